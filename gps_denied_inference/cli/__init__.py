@@ -1,1 +1,1 @@
-
+"""The command line ``gdi``: ``main.py`` holds the table of commands, one module each."""
