@@ -1,0 +1,333 @@
+"""Every setting of the node and of offline replay, in one table.
+
+:class:`Settings` is the table: each field is one ROS parameter of the same name, with its default,
+bounds, unit and description. The ROS parameter declarations, ``config/inference.yaml`` and the
+README's table are made from it, so they cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gps_denied_inference.errors import InvalidParameterError, UnknownNameError
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One row of the table.
+
+    Attributes:
+        name: ROS parameter name.
+        default: its type (bool, int, float, str) is the parameter's type.
+        description: one sentence.
+        unit: SI unit or "" where there is none.
+        minimum, maximum: inclusive bounds of numbers.
+        choices: the allowed strings, empty = any.
+        dynamic: True = may be changed at any time and takes effect at once; False = only while
+            the node is unconfigured.
+    """
+
+    name: str
+    default: bool | int | float | str
+    description: str
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    dynamic: bool = False
+
+    @property
+    def type_name(self) -> str:
+        """The ROS name of the type: "bool", "integer", "double" or "string"."""
+        names = {bool: "bool", int: "integer", float: "double", str: "string"}
+        return names[type(self.default)]
+
+    @property
+    def bound(self) -> str:
+        """What a value must be, in words."""
+        if self.choices:
+            return "one of " + ", ".join(repr(choice) for choice in self.choices)
+        unit = f" {self.unit}" if self.unit else ""
+        if self.minimum is not None and self.maximum is not None:
+            return f"a {self.type_name} in [{self.minimum:g}, {self.maximum:g}]{unit}"
+        if self.minimum is not None:
+            return f"a {self.type_name} >= {self.minimum:g}{unit}"
+        return f"a {self.type_name}"
+
+    def check(self, value: object) -> None:
+        """Refuse a value of another type or outside the bounds.
+
+        Raises:
+            InvalidParameterError: names the parameter, the value and the bound.
+        """
+        if type(value) is not type(self.default):
+            raise InvalidParameterError(self.name, value, self.bound)
+        if isinstance(value, str):
+            if self.choices and value not in self.choices:
+                raise InvalidParameterError(self.name, value, self.bound)
+            return
+        number = float(value)  # type: ignore[arg-type]
+        if math.isnan(number):
+            raise InvalidParameterError(self.name, value, self.bound)
+        if self.minimum is not None and number < self.minimum:
+            raise InvalidParameterError(self.name, value, self.bound)
+        if self.maximum is not None and number > self.maximum:
+            raise InvalidParameterError(self.name, value, self.bound)
+
+
+def _row(default: Any, description: str, **details: Any) -> Any:
+    return dataclasses.field(
+        default=default, metadata={"description": description, "details": details}
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings, valid by construction (:meth:`from_mapping` or :meth:`validate`)."""
+
+    task: str = _row(
+        "extract",
+        "What is published per frame: features alone, features with track ids and matches to the "
+        "previous key frame, or matches against a reference image.",
+        choices=("extract", "track", "match"),
+    )
+    runtime: str = _row(
+        "auto",
+        "Inference library. 'auto' takes the first that works (tensorrt, onnxruntime) and "
+        "publishes why others were passed over; any other value runs or configure fails.",
+        choices=("auto", "tensorrt", "onnxruntime", "pytorch_fp16", "pytorch_fp32", "fake"),
+    )
+    device: str = _row("auto", "'auto', 'cpu', 'cuda' or 'cuda:N'.")
+    precision: str = _row(
+        "auto",
+        "Arithmetic of the network; 'auto' is fp16 on a GPU and fp32 on a CPU.",
+        choices=("auto", "fp32", "fp16"),
+    )
+    model: str = _row("xfeat", "Feature extractor, a name from 'gdi models list'.")
+    weights_file: str = _row(
+        "", "Local checkpoint instead of the published weights; empty = the model's own."
+    )
+    matcher: str = _row(
+        "mutual_nearest_neighbour",
+        "Matcher for tasks 'track' and 'match', a name from 'gdi models list'.",
+    )
+    image_width: int = _row(
+        640,
+        "Image width that the engine takes; frames of another size are resized to it.",
+        unit="px",
+        minimum=32,
+        maximum=8192,
+    )
+    image_height: int = _row(
+        480,
+        "Image height that the engine takes.",
+        unit="px",
+        minimum=32,
+        maximum=8192,
+    )
+    color: str = _row(
+        "mono",
+        "Channels given to the network: 'mono' or 'rgb'.",
+        choices=("mono", "rgb"),
+    )
+    max_keypoints: int = _row(1000, "Keypoints per frame at most (K).", minimum=1, maximum=3840)
+    detection_threshold: float = _row(
+        0.05, "Detector heat below which no keypoint is reported.", minimum=0.0, maximum=1.0
+    )
+    min_cosine: float = _row(
+        0.82,
+        "Mutual nearest neighbours less alike than this are no match.",
+        minimum=-1.0,
+        maximum=1.0,
+    )
+    geometry: str = _row(
+        "homography",
+        "Model that verifies matches: 'homography' (near-flat ground, high flight), "
+        "'fundamental' (3D scene) or 'none'.",
+        choices=("homography", "fundamental", "none"),
+    )
+    geometry_threshold: float = _row(
+        3.0, "Residual up to which a match is an inlier.", unit="px", minimum=0.1, maximum=50.0
+    )
+    reference_file: str = _row(
+        "", "Task 'match': image file to match against; empty = wait for topic reference/image."
+    )
+    image_transport: str = _row(
+        "raw",
+        "'raw' subscribes image (sensor_msgs/Image), 'compressed' subscribes image/compressed "
+        "(sensor_msgs/CompressedImage, JPEG or PNG).",
+        choices=("raw", "compressed"),
+    )
+    result_reliability: str = _row(
+        "reliable",
+        "QoS of features, matches and feature_cloud: 'reliable' (depth 10) or 'best_effort'.",
+        choices=("reliable", "best_effort"),
+    )
+    thermal_image_scaling: str = _row(
+        "percentile",
+        "How 16-bit images become 8-bit: 'minmax' or 'percentile' (1 % to 99 %).",
+        choices=("minmax", "percentile"),
+    )
+    engine_policy: str = _row(
+        "build_if_needed",
+        "'load_only' never builds (flight); 'build_if_needed' builds an engine that is missing.",
+        choices=("load_only", "build_if_needed"),
+    )
+    engine_cache_directory: str = _row(
+        "", "Folder of prepared engines; empty = the user's cache folder."
+    )
+    require_signed_engines: bool = _row(
+        False, "Refuse engines without a valid Ed25519 signature by engine_public_key."
+    )
+    engine_public_key: str = _row("", "PEM file of the Ed25519 public key for signed engines.")
+    threads: int = _row(0, "CPU threads of the runtime, 0 = its default.", minimum=0, maximum=256)
+    cuda_graph: bool = _row(True, "Capture the forward pass into a CUDA graph (GPU only).")
+    warmup_iterations: int = _row(
+        3, "Forward passes before configure succeeds.", minimum=1, maximum=100
+    )
+    status_rate: float = _row(
+        1.0, "Rate of ~/status and /diagnostics.", unit="Hz", minimum=0.1, maximum=50.0
+    )
+    stall_timeout: float = _row(
+        2.0,
+        "Without a frame for this long while active, diagnostics report a stalled camera.",
+        unit="s",
+        minimum=0.1,
+        maximum=3600.0,
+        dynamic=True,
+    )
+    frame_rate_limit: float = _row(
+        0.0,
+        "Frames above this rate are dropped and counted; 0 = no limit.",
+        unit="Hz",
+        minimum=0.0,
+        maximum=1000.0,
+        dynamic=True,
+    )
+    per_frame_debug_log: bool = _row(
+        False, "Log one DEBUG line with the latencies of every frame.", dynamic=True
+    )
+    thermal_source: str = _row(
+        "auto",
+        "Where temperatures come from. 'auto' takes the first that answers (jtop, nvml, sysfs).",
+        choices=("auto", "jtop", "nvml", "sysfs", "replay", "none"),
+    )
+    thermal_rate: float = _row(
+        1.0, "Rate of ~/thermal_state.", unit="Hz", minimum=0.1, maximum=20.0
+    )
+    thermal_sysfs_root: str = _row("/", "Root of the sysfs tree (tests put a made-up tree here).")
+    thermal_replay_file: str = _row("", "Recording of 'gdi thermal --record' for source 'replay'.")
+    thermal_policy: bool = _row(
+        True, "Act on the thermal level: cap the frame rate and reduce keypoints.", dynamic=True
+    )
+    thermal_reduced_keypoints: int = _row(
+        0,
+        "K of a second engine, prepared at configure and used while the policy commands fewer "
+        "keypoints; 0 = none is prepared.",
+        minimum=0,
+        maximum=3840,
+    )
+    thermal_refuse_activation: bool = _row(
+        False, "Refuse to activate while the level is CRITICAL."
+    )
+
+    @classmethod
+    def table(cls) -> Iterator[Parameter]:
+        """Iterate over the rows in their order of declaration."""
+        for field in dataclasses.fields(cls):
+            yield Parameter(
+                name=field.name,
+                default=field.default,
+                description=field.metadata["description"],
+                **field.metadata["details"],
+            )
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, object]) -> Settings:
+        """Check every value against its row.
+
+        Raises:
+            UnknownNameError: a name that is no setting.
+            InvalidParameterError: a value of the wrong type or out of bounds.
+        """
+        rows = {row.name: row for row in cls.table()}
+        for name, value in values.items():
+            if name not in rows:
+                raise UnknownNameError("parameter", name, rows)
+            rows[name].check(value)
+        settings = cls(**values)  # type: ignore[arg-type]
+        settings.validate()
+        return settings
+
+    def validate(self) -> None:
+        """Check what no single row can: settings that depend on each other.
+
+        Raises:
+            InvalidParameterError: names the parameter, the value and the bound.
+        """
+        if self.device not in ("auto", "cpu", "cuda") and not (
+            self.device.startswith("cuda:") and self.device[5:].isdigit()
+        ):
+            raise InvalidParameterError(
+                "device", self.device, "'auto', 'cpu', 'cuda' or 'cuda:N' with a number N"
+            )
+        if self.require_signed_engines and not self.engine_public_key:
+            raise InvalidParameterError(
+                "engine_public_key", "", "a PEM file while require_signed_engines is true"
+            )
+        if self.thermal_source == "replay" and not self.thermal_replay_file:
+            raise InvalidParameterError(
+                "thermal_replay_file", "", "a recording while thermal_source is 'replay'"
+            )
+        if self.thermal_reduced_keypoints >= self.max_keypoints:
+            raise InvalidParameterError(
+                "thermal_reduced_keypoints",
+                self.thermal_reduced_keypoints,
+                f"less than max_keypoints = {self.max_keypoints}",
+            )
+
+
+def as_yaml() -> str:
+    """Return the commented parameter file that ships as ``config/inference.yaml``."""
+    lines = [
+        "# Every parameter of inference_node with its default.",
+        "# Made by: python -m gps_denied_inference.settings --yaml",
+        "/**:",
+        "  ros__parameters:",
+    ]
+    for row in Settings.table():
+        when = "any time" if row.dynamic else "while unconfigured"
+        lines.append(f"    # {row.description}")
+        lines.append(f"    # {row.bound}; may be set {when}")
+        default = row.default
+        if isinstance(default, bool):
+            text = str(default).lower()
+        elif isinstance(default, str):
+            text = f'"{default}"'
+        else:
+            text = repr(default)
+        lines.append(f"    {row.name}: {text}")
+    return "\n".join(lines) + "\n"
+
+
+def as_markdown() -> str:
+    """Return the README's table of parameters."""
+    lines = ["| parameter | type | default | bounds | set | meaning |", "|---|---|---|---|---|---|"]
+    for row in Settings.table():
+        when = "any time" if row.dynamic else "unconfigured"
+        default = f"`{row.default!r}`" if isinstance(row.default, str) else f"`{row.default}`"
+        lines.append(
+            f"| `{row.name}` | {row.type_name} | {default} | {row.bound} | {when} "
+            f"| {row.description} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(as_markdown() if "--markdown" in sys.argv else as_yaml())
