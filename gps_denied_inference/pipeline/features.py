@@ -1,0 +1,42 @@
+"""What every stage of the pipeline hands on: the local features of one image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Local features of one image, in order of falling score.
+
+    Attributes:
+        keypoints: (N, 2) float32, px of the image as it was received, x right and y down, (0, 0)
+            at the centre of the top-left pixel.
+        scores: (N,) float32, larger is better, scale depends on the model.
+        descriptors: (N, D) float32 of unit L2 norm.
+        width, height: px, of that image.
+        model: name of the network.
+        model_sha256: hex; descriptors of different hashes must not be compared.
+        track_ids: (N,) uint64, or None where tracks are not kept.
+        track_ages: (N,) uint32, frames since the track began (0 = new), or None.
+    """
+
+    keypoints: FloatArray
+    scores: FloatArray
+    descriptors: FloatArray
+    width: int
+    height: int
+    model: str
+    model_sha256: str
+    track_ids: npt.NDArray[np.uint64] | None = None
+    track_ages: npt.NDArray[np.uint32] | None = None
+
+    @property
+    def count(self) -> int:
+        """N, the number of features."""
+        return int(self.keypoints.shape[0])
