@@ -1,0 +1,46 @@
+# make demo [SOURCE=folder, video or rosbag2]   real images through the real node; writes out/demo/
+# make test [ARGS="-k lifecycle"]               every test that this machine can run
+# make lint                                     ruff and mypy
+# make build                                    only set up and build
+# make clean                                    remove builds and results; make distclean: .venv too
+#
+# The first run sets up what is needed (see tools/bootstrap). PYTHON=, ROS_DISTRO= and GDI_VENV=
+# choose interpreter, ROS release and the virtual environment's place.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint build clean distclean
+
+RUN := tools/with_env
+ARGS ?=
+SOURCE ?=
+OUT ?= out/demo
+# Never leave the machine: discovery is kept to this host.
+export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+build:
+	@tools/bootstrap run
+
+demo:
+	@tools/bootstrap run
+	@source="$(SOURCE)"; \
+	$(RUN) python -m gps_denied_inference demo --out "$(OUT)" $${source:+--source "$$source"} $(ARGS)
+
+test:
+	@tools/bootstrap test
+	@$(RUN) python -m pytest test $(ARGS)
+
+lint:
+	@tools/bootstrap test
+	@$(RUN) python -m ruff check .
+	@$(RUN) python -m ruff format --check .
+	@$(RUN) python -m mypy
+
+clean:
+	rm -rf build install log out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf .venv .venv-*
