@@ -1,0 +1,50 @@
+"""A frame, and the protocol behind which folders, videos, bags and simulated flights look alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image of a source.
+
+    Attributes:
+        index: 0, 1, 2, ... in the source's order.
+        stamp_ns: ns, time of exposure; strictly rising within a source.
+        image: uint8, (H, W) mono or (H, W, 3) RGB.
+        name: what to call it in messages, e.g. the file's name.
+    """
+
+    index: int
+    stamp_ns: int
+    image: npt.NDArray[np.uint8]
+    name: str
+
+
+class FrameSource(Protocol):
+    """Yields frames; iterating twice gives the same frames again.
+
+    Attributes:
+        kind: ``"simulated flight"``, ``"folder"``, ``"video"`` or ``"bag"``.
+        name: what was asked for, e.g. the folder.
+        note: how the frames were changed on their way, or empty.
+    """
+
+    kind: str
+    name: str
+    note: str
+
+    def __iter__(self) -> Iterator[Frame]: ...
+
+    def motion(self, start: int, end: int) -> npt.NDArray[np.float64] | None:
+        """Return the true homography (3, 3) from px of frame ``start`` to px of frame ``end``.
+
+        None where the true motion is not known. Pixel centres are at whole numbers.
+        """
+        ...
