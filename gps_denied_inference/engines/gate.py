@@ -1,0 +1,256 @@
+"""Accept or refuse an engine before any byte of it is deserialised.
+
+Deserialising an engine of a native runtime (TensorRT above all) equals running native code from
+that file. The gate therefore decides from the manifest and the running machine alone, hashes the
+file, and hands out the very bytes it hashed: what was checked is what is loaded. Where engines
+come from elsewhere, require signatures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from gps_denied_inference.engines import reasons
+from gps_denied_inference.engines.manifest import (
+    MAX_MANIFEST_BYTES,
+    EngineManifest,
+    engine_config,
+    manifest_path,
+)
+from gps_denied_inference.errors import EngineRejectedError, InvalidParameterError
+from gps_denied_inference.runtimes.checks import expected_tensors
+from gps_denied_inference.runtimes.protocol import BuildConfig
+
+
+@dataclass(frozen=True)
+class RunningMachine:
+    """The runtime and device that would run the engine.
+
+    Attributes:
+        runtime_id: registry name, e.g. ``"onnxruntime"``.
+        runtime_version: full version of its library.
+        compute_capability: e.g. ``"9.0"``; empty for a CPU.
+        device_name: e.g. ``"NVIDIA H100 80GB HBM3"``; ``"cpu"`` for a CPU.
+        precision: ``"fp32"`` or ``"fp16"``, as asked for.
+    """
+
+    runtime_id: str
+    runtime_version: str
+    compute_capability: str
+    device_name: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class GateDecision:
+    """What the gate decided.
+
+    Attributes:
+        accepted: True where there is no reason against it.
+        reasons: words of ``engines.reasons``, in the order found.
+        message: one line for people; also says what to do.
+        manifest: the manifest, where it could be read and is intact.
+    """
+
+    accepted: bool
+    reasons: tuple[str, ...]
+    message: str
+    manifest: EngineManifest | None = None
+
+
+@dataclass(frozen=True)
+class VerifiedEngine:
+    """An accepted engine.
+
+    Attributes:
+        artifact: where it was read from.
+        manifest: its manifest.
+        data: its bytes, as hashed. Load these, not the file.
+    """
+
+    artifact: Path
+    manifest: EngineManifest
+    data: bytes
+
+
+class EngineGate:
+    """Checks engines against their manifests and the running machine.
+
+    Args:
+        require_signature: refuse an engine that the trusted key did not sign.
+        public_key: PEM file with the trusted Ed25519 key. With a key but without
+            ``require_signature``, unsigned engines pass and wrongly signed ones do not.
+
+    Raises:
+        InvalidParameterError: a signature is required and no key is given, or it is unusable.
+        RuntimeUnavailableError: a key is given and ``cryptography`` is not installed.
+    """
+
+    def __init__(self, require_signature: bool = False, public_key: Path | None = None) -> None:
+        if require_signature and public_key is None:
+            raise InvalidParameterError(
+                "public_key", None, "a PEM file where signed engines are required"
+            )
+        self.require_signature = require_signature
+        self._key = None
+        if public_key is not None:
+            from gps_denied_inference.engines.signing import load_public_key
+
+            self._key = load_public_key(public_key)
+
+    def check(
+        self, artifact: Path, machine: RunningMachine, config: BuildConfig | None = None
+    ) -> GateDecision:
+        """Decide; never raises for a bad engine.
+
+        Args:
+            artifact: the engine file; its manifest lies beside it.
+            machine: what would run it.
+            config: what it must be fixed to, or None to accept any.
+        """
+        return self._examine(artifact, machine, config)[0]
+
+    def require(
+        self, artifact: Path, machine: RunningMachine, config: BuildConfig | None = None
+    ) -> VerifiedEngine:
+        """Decide, and hand out the verified bytes.
+
+        Raises:
+            EngineRejectedError: with machine-readable reasons.
+        """
+        decision, data = self._examine(artifact, machine, config)
+        if not decision.accepted or decision.manifest is None or data is None:
+            raise EngineRejectedError(decision.message, decision.reasons)
+        return VerifiedEngine(artifact, decision.manifest, data)
+
+    def _examine(
+        self, artifact: Path, machine: RunningMachine, config: BuildConfig | None
+    ) -> tuple[GateDecision, bytes | None]:
+        found: list[tuple[str, str]] = []
+        manifest: EngineManifest | None = None
+        data: bytes | None = None
+        try:
+            # The manifest is read after the engine is opened, so that an entry that is replaced
+            # in between shows as a wrong hash and never as a mixture.
+            with artifact.open("rb") as stream:
+                manifest = _read_manifest(artifact)
+                found += _machine_findings(manifest, machine)
+                if config is not None:
+                    found += _config_findings(manifest, config)
+                found += _tensor_findings(manifest, config)
+                found += self._signature_findings(manifest)
+                data, findings = _read_artifact(stream.fileno(), manifest)
+                found += findings
+        except FileNotFoundError:
+            found.append((reasons.MISSING_ARTIFACT, "there is no engine file"))
+        except OSError as error:
+            found.append((reasons.UNREADABLE, f"cannot be read: {error.strerror}"))
+        except EngineRejectedError as error:
+            found += [(reason, str(error).rpartition(" [")[0]) for reason in error.reasons]
+        codes = tuple(dict.fromkeys(reason for reason, _ in found))
+        if codes:
+            detail = "; ".join(dict.fromkeys(text for _, text in found))
+            return GateDecision(False, codes, f"engine {artifact} refused: {detail}", manifest), None
+        return GateDecision(True, (), f"engine {artifact} accepted", manifest), data
+
+    def _signature_findings(self, manifest: EngineManifest) -> list[tuple[str, str]]:
+        if not manifest.signature and not manifest.signer:
+            if self.require_signature:
+                return [(reasons.SIGNATURE, "it is not signed and a signature is required")]
+            return []
+        if self._key is None:
+            return []
+        from gps_denied_inference.engines.signing import verify
+
+        if verify(manifest, self._key):
+            return []
+        return [(reasons.SIGNATURE, "its signature is not of the trusted key")]
+
+
+def _read_manifest(artifact: Path) -> EngineManifest:
+    path = manifest_path(artifact)
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_MANIFEST_BYTES + 1)
+    except FileNotFoundError as error:
+        raise EngineRejectedError(
+            f"there is no manifest {path.name} beside it", [reasons.MISSING_MANIFEST]
+        ) from error
+    return EngineManifest.from_json(data)
+
+
+def _read_artifact(
+    descriptor: int, manifest: EngineManifest
+) -> tuple[bytes, list[tuple[str, str]]]:
+    size = os.fstat(descriptor).st_size
+    if size != manifest.artifact_size:
+        text = f"the file has {size} bytes, its manifest says {manifest.artifact_size}"
+        return b"", [(reasons.SIZE, text)]
+    with os.fdopen(os.dup(descriptor), "rb") as stream:
+        data = stream.read(size + 1)
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != manifest.artifact_sha256:
+        return b"", [(reasons.HASH, "the file's SHA-256 is not its manifest's")]
+    return data, []
+
+
+def _machine_findings(
+    manifest: EngineManifest, machine: RunningMachine
+) -> list[tuple[str, str]]:
+    pairs = (
+        (reasons.RUNTIME, "runtime", manifest.runtime_id, machine.runtime_id),
+        (reasons.VERSION, "version", manifest.runtime_version, machine.runtime_version),
+        (
+            reasons.COMPUTE_CAPABILITY,
+            "compute capability",
+            manifest.compute_capability,
+            machine.compute_capability,
+        ),
+        (reasons.DEVICE, "device", manifest.device_name, machine.device_name),
+        (reasons.PRECISION, "precision", manifest.precision, machine.precision),
+    )
+    return [
+        (reason, f"built for {what} '{built}', this is '{runs}'")
+        for reason, what, built, runs in pairs
+        if built != runs
+    ]
+
+
+def _config_findings(manifest: EngineManifest, config: BuildConfig) -> list[tuple[str, str]]:
+    groups = {
+        "height": reasons.SHAPES,
+        "width": reasons.SHAPES,
+        "channels": reasons.SHAPES,
+        "max_keypoints": reasons.SHAPES,
+        "precision": reasons.PRECISION,
+        "device": reasons.DEVICE,
+    }
+    findings = []
+    for name, asked in engine_config(config).items():
+        built = manifest.config.get(name)
+        if built != asked:
+            text = f"built with {name} {built!r}, asked for {asked!r}"
+            findings.append((groups.get(name, reasons.CONFIG), text))
+    return findings
+
+
+def _tensor_findings(
+    manifest: EngineManifest, config: BuildConfig | None
+) -> list[tuple[str, str]]:
+    fixed = engine_config(config) if config is not None else manifest.config
+    sizes = [fixed.get(name) for name in ("height", "width", "channels", "max_keypoints")]
+    if not all(type(size) is int for size in sizes):
+        return [(reasons.SHAPES, "its manifest does not say what sizes it is fixed to")]
+    expected = expected_tensors(manifest.kind, manifest.descriptor_dim, *sizes)  # type: ignore[arg-type]
+    if expected is None:
+        return []
+    findings = []
+    for side, wanted, built in zip(
+        ("inputs", "outputs"), expected, (manifest.inputs, manifest.outputs), strict=True
+    ):
+        if wanted != built:
+            findings.append((reasons.SHAPES, f"its {side} are not those of a {manifest.kind}"))
+    return findings

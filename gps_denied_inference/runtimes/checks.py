@@ -1,0 +1,181 @@
+"""Checks that every runtime makes the same way: configuration, handles, inputs."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gps_denied_inference.errors import (
+    InputMismatchError,
+    InvalidHandleError,
+    InvalidParameterError,
+)
+from gps_denied_inference.runtimes.protocol import (
+    BuildConfig,
+    EngineHandle,
+    Model,
+    Tensors,
+    TensorSpec,
+)
+
+MAX_KEYPOINTS = 3840
+"""TensorRT's TopK takes no more; the same bound for every runtime keeps them interchangeable."""
+MAX_IMAGE_SIDE = 16384
+"""px; larger images cannot be worked on in one piece on any supported device."""
+PRECISIONS = ("fp32", "fp16")
+_DEVICE = re.compile(r"(cpu)|cuda(?::(\d{1,3}))?\Z")
+
+
+def parse_device(device: str) -> tuple[str, int]:
+    """Return kind (``"cpu"`` or ``"cuda"``) and index of a device name.
+
+    Raises:
+        InvalidParameterError: not ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    """
+    match = _DEVICE.match(device) if isinstance(device, str) else None
+    if match is None or match.end() != len(device):
+        raise InvalidParameterError("device", device, "'cpu', 'cuda' or 'cuda:N'")
+    return ("cpu", 0) if match.group(1) else ("cuda", int(match.group(2) or 0))
+
+
+def check_config(config: BuildConfig) -> None:
+    """Refuse a build configuration that no runtime can follow.
+
+    Raises:
+        InvalidParameterError: names the field, its value and the bound.
+    """
+    for name in ("height", "width"):
+        value = getattr(config, name)
+        if not _whole(value, 32, MAX_IMAGE_SIDE) or value % 32:
+            raise InvalidParameterError(name, value, f"a multiple of 32 in 32..{MAX_IMAGE_SIDE}")
+    if config.channels not in (1, 3) or isinstance(config.channels, bool):
+        raise InvalidParameterError("channels", config.channels, "1 (mono) or 3 (RGB)")
+    if not _whole(config.max_keypoints, 1, MAX_KEYPOINTS):
+        raise InvalidParameterError(
+            "max_keypoints", config.max_keypoints, f"a whole number in 1..{MAX_KEYPOINTS}"
+        )
+    threshold = config.detection_threshold
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
+        raise InvalidParameterError("detection_threshold", threshold, "a number in 0..1")
+    if not 0.0 <= threshold <= 1.0:
+        raise InvalidParameterError("detection_threshold", threshold, "a number in 0..1")
+    if config.precision not in PRECISIONS:
+        raise InvalidParameterError("precision", config.precision, "'fp32' or 'fp16'")
+    if not _whole(config.warmup_iterations, 0, 1000):
+        raise InvalidParameterError(
+            "warmup_iterations", config.warmup_iterations, "a whole number in 0..1000"
+        )
+    if not _whole(config.threads, 0, 1024):
+        raise InvalidParameterError("threads", config.threads, "a whole number in 0..1024")
+    parse_device(config.device)
+
+
+def expected_tensors(
+    kind: str, descriptor_dim: int, height: int, width: int, channels: int, max_keypoints: int
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]] | None:
+    """Return the inputs and outputs that ``runtimes.protocol`` lays down for an engine.
+
+    Args:
+        kind: ``"extractor"`` or ``"matcher"``; for any other kind the answer is None.
+        descriptor_dim: D.
+        height, width: px.
+        channels: C.
+        max_keypoints: K.
+    """
+    k, d = max_keypoints, descriptor_dim
+    if kind == "extractor":
+        return (
+            (TensorSpec("image", (height, width, channels), "uint8"),),
+            (
+                TensorSpec("keypoints", (k, 2), "float32"),
+                TensorSpec("scores", (k,), "float32"),
+                TensorSpec("descriptors", (k, d), "float32"),
+                TensorSpec("count", (1,), "int32"),
+            ),
+        )
+    if kind == "matcher":
+        inputs: list[TensorSpec] = []
+        for side in "01":
+            inputs += [
+                TensorSpec(f"keypoints{side}", (k, 2), "float32"),
+                TensorSpec(f"descriptors{side}", (k, d), "float32"),
+                TensorSpec(f"count{side}", (1,), "int32"),
+                TensorSpec(f"size{side}", (2,), "float32"),
+            ]
+        return (
+            tuple(inputs),
+            (TensorSpec("matches0", (k,), "int32"), TensorSpec("scores0", (k,), "float32")),
+        )
+    return None
+
+
+def engine_tensors(
+    model: Model, config: BuildConfig
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]] | None:
+    """Return :func:`expected_tensors` of a model under a build configuration."""
+    return expected_tensors(
+        model.kind,
+        model.descriptor_dim,
+        config.height,
+        config.width,
+        config.channels,
+        config.max_keypoints,
+    )
+
+
+def check_handle(handle: EngineHandle, owner: object) -> Any:
+    """Return the payload of a live handle that ``owner`` made.
+
+    Raises:
+        InvalidHandleError: made by another runtime, or released.
+    """
+    check_owner(handle, owner)
+    if handle.released:
+        raise InvalidHandleError(f"{handle!r} was released: deserialize the engine again")
+    return handle._payload
+
+
+def check_owner(handle: EngineHandle, owner: object) -> None:
+    """Refuse a handle that ``owner`` did not make.
+
+    Raises:
+        InvalidHandleError: made by another runtime, or no handle at all.
+    """
+    if not isinstance(handle, EngineHandle) or handle._owner is not owner:
+        raise InvalidHandleError(f"{handle!r} was not made by this runtime: use the one that did")
+
+
+def check_inputs(specs: tuple[TensorSpec, ...], inputs: Tensors) -> list[npt.NDArray[Any]]:
+    """Return the arrays in the order of ``specs``, contiguous in memory.
+
+    Raises:
+        InputMismatchError: a name is missing or unknown, a shape or dtype is not the engine's.
+    """
+    names = {spec.name for spec in specs}
+    missing, unknown = sorted(names - set(inputs)), sorted(set(inputs) - names)
+    if missing or unknown:
+        raise InputMismatchError(
+            f"inputs must be {', '.join(spec.name for spec in specs)}: "
+            f"missing {', '.join(missing) or 'none'}, unknown {', '.join(unknown) or 'none'}"
+        )
+    arrays = []
+    for spec in specs:
+        array = inputs[spec.name]
+        if not isinstance(array, np.ndarray):
+            raise InputMismatchError(
+                f"input '{spec.name}' must be a numpy array, got {type(array).__name__}"
+            )
+        if array.dtype != np.dtype(spec.dtype) or array.shape != spec.shape:
+            raise InputMismatchError(
+                f"input '{spec.name}' must be {spec.dtype} {spec.shape}, "
+                f"got {array.dtype} {array.shape}"
+            )
+        arrays.append(np.ascontiguousarray(array))
+    return arrays
+
+
+def _whole(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high

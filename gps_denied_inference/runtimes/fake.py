@@ -1,0 +1,268 @@
+"""A runtime without any vendor library, for tests and for trying out the node.
+
+It keeps the whole protocol, engine cache and gate included, and its answers are real functions of
+the image: one keypoint per grid cell at its brightest pixel, described by the pixels around it.
+Two frames of the same scene therefore match, a dark frame gives no keypoints, and equal frames
+give equal answers. It is no substitute for a network.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gps_denied_inference.engines.cache import POLICIES, EngineCache, EngineRecipe
+from gps_denied_inference.engines.gate import EngineGate, RunningMachine
+from gps_denied_inference.engines.manifest import EngineManifest, engine_config
+from gps_denied_inference.errors import (
+    EngineBuildError,
+    EngineLoadError,
+    InvalidParameterError,
+)
+from gps_denied_inference.runtimes.checks import (
+    check_config,
+    check_handle,
+    check_inputs,
+    check_owner,
+    engine_tensors,
+)
+from gps_denied_inference.runtimes.protocol import (
+    BuildConfig,
+    EngineCacheEntry,
+    EngineHandle,
+    Model,
+    Progress,
+    Readback,
+    Tensors,
+    TensorSpec,
+)
+
+if TYPE_CHECKING:
+    from gps_denied_inference.thermal.state import ThermalState
+
+_LOG = logging.getLogger(__name__)
+_VERSION = "1"
+_MATCH_COSINE = 0.8
+"""Matches of the fake matcher are mutual nearest neighbours at least this much alike."""
+
+
+class FakeRuntime:
+    """Runtime ``"fake"``.
+
+    Args:
+        cache, gate: where engines lie and who checks them; defaults as documented there.
+        policy: one of ``engines.cache.POLICIES``.
+        thermal_source: returns the newest thermal state.
+        latency: s that every forward pass takes at least.
+        build_time: s that every build takes at least.
+        per_frame_debug_log: log every forward pass's latency at DEBUG.
+
+    Attributes:
+        failures: exceptions that the next calls of ``infer`` raise, first in, first out.
+        live: number of handles given out and not released.
+    """
+
+    def __init__(
+        self,
+        *,
+        cache: EngineCache | None = None,
+        gate: EngineGate | None = None,
+        policy: str = "build_if_needed",
+        thermal_source: Callable[[], ThermalState] | None = None,
+        latency: float = 0.0,
+        build_time: float = 0.0,
+        per_frame_debug_log: bool = False,
+    ) -> None:
+        if policy not in POLICIES:
+            raise InvalidParameterError("policy", policy, "one of " + ", ".join(POLICIES))
+        self._cache = cache or EngineCache()
+        self._gate = gate or EngineGate()
+        self._policy = policy
+        self._thermal_source = thermal_source
+        self._latency = latency
+        self._build_time = build_time
+        self._debug = per_frame_debug_log
+        self.failures: list[Exception] = []
+        self.live = 0
+
+    def running_machine(self, config: BuildConfig) -> RunningMachine:
+        """Return what this runtime would run an engine on."""
+        return RunningMachine("fake", _VERSION, "", config.device, config.precision)
+
+    def compile_engine(
+        self, model: Model, config: BuildConfig, progress: Progress | None = None
+    ) -> EngineCacheEntry:
+        """See ``InferenceRuntime.compile_engine``."""
+        check_config(config)
+        machine = self.running_machine(config)
+
+        def build(
+            path: Path, report: Progress
+        ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+            specs = engine_tensors(model, config)
+            if specs is None:
+                raise EngineBuildError(f"the fake runtime knows no '{model.kind}' networks")
+            for step in range(4):
+                time.sleep(self._build_time / 4)
+                report(step / 4, "building a fake engine")
+            text = json.dumps({"kind": model.kind, "config": engine_config(config)})
+            path.write_text(text, encoding="utf-8")
+            return specs
+
+        recipe = EngineRecipe(
+            runtime_id=machine.runtime_id,
+            runtime_version=machine.runtime_version,
+            compute_capability=machine.compute_capability,
+            device_name=machine.device_name,
+            precision=machine.precision,
+            suffix=".json",
+            build=build,
+        )
+        return self._cache.obtain(model, config, recipe, progress, self._policy, self._gate)
+
+    def deserialize_engine(self, entry: EngineCacheEntry) -> EngineHandle:
+        """See ``InferenceRuntime.deserialize_engine``."""
+        started = time.perf_counter()
+        machine = self.running_machine(entry.config)
+        verified = self._gate.require(entry.artifact, machine, entry.config)
+        try:
+            kind = json.loads(verified.data)["kind"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise EngineLoadError(f"{entry.artifact} is no fake engine: {error}") from error
+        readback = Readback(
+            "fake", _VERSION, "FakeProvider", machine.device_name, machine.precision
+        )
+        engine = _FakeEngine(kind, verified.manifest, entry.config.detection_threshold)
+        self.live += 1
+        handle = EngineHandle(
+            self, engine, engine.inputs, engine.outputs, readback, entry, load_time=0.0
+        )
+        for _ in range(entry.config.warmup_iterations):
+            engine.run([spec.zeros() for spec in engine.inputs])
+        handle.load_time = time.perf_counter() - started
+        return handle
+
+    def infer(self, handle: EngineHandle, inputs: Tensors) -> dict[str, npt.NDArray[Any]]:
+        """See ``InferenceRuntime.infer``."""
+        engine = check_handle(handle, self)
+        arrays = check_inputs(handle.inputs, inputs)
+        with engine.lock:
+            check_handle(handle, self)
+            started = time.perf_counter()
+            if self.failures:
+                raise self.failures.pop(0)
+            outputs = engine.run(arrays)
+            rest = self._latency - (time.perf_counter() - started)
+            if rest > 0:
+                time.sleep(rest)
+        if self._debug:
+            _LOG.debug("fake inference took %.3f ms", (time.perf_counter() - started) * 1e3)
+        return {spec.name: array for spec, array in zip(handle.outputs, outputs, strict=True)}
+
+    def release_engine(self, handle: EngineHandle) -> None:
+        """See ``InferenceRuntime.release_engine``."""
+        check_owner(handle, self)
+        engine = handle._payload
+        if engine is None:
+            return
+        with engine.lock:
+            if not handle.released:
+                handle.released = True
+                handle._payload = None
+                self.live -= 1
+
+    def thermal_state(self) -> ThermalState:
+        """See ``InferenceRuntime.thermal_state``."""
+        if self._thermal_source is not None:
+            return self._thermal_source()
+        from gps_denied_inference.thermal.state import ThermalState
+
+        return ThermalState.unknown("no thermal source is attached")
+
+    def current_runtime_label(self) -> str:
+        """See ``InferenceRuntime.current_runtime_label``."""
+        return "fake"
+
+
+class _FakeEngine:
+    def __init__(self, kind: str, manifest: EngineManifest, threshold: float) -> None:
+        self.kind = kind
+        self.inputs = manifest.inputs
+        self.outputs = manifest.outputs
+        self.threshold = threshold
+        self.lock = threading.Lock()
+
+    def run(self, arrays: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        if self.kind == "extractor":
+            return self._extract(arrays[0])
+        return self._match(arrays)
+
+    def _extract(self, image: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        limit, dim = self.outputs[2].shape
+        grey = image.mean(axis=2, dtype=np.float32) / np.float32(255)
+        height, width = grey.shape
+        rows, columns = _grid(height, width, limit)
+        points = np.empty((rows * columns, 2), dtype=np.int64)
+        ys = np.linspace(0, height, rows + 1).astype(int)
+        xs = np.linspace(0, width, columns + 1).astype(int)
+        for row in range(rows):
+            for column in range(columns):
+                cell = grey[ys[row] : ys[row + 1], xs[column] : xs[column + 1]]
+                y, x = divmod(int(cell.argmax()), cell.shape[1])
+                points[row * columns + column] = xs[column] + x, ys[row] + y
+        scores = grey[points[:, 1], points[:, 0]]
+        order = np.argsort(-scores, kind="stable")
+        order = order[scores[order] > self.threshold][:limit]
+        count = len(order)
+        outputs = [spec.zeros() for spec in self.outputs]
+        outputs[0][:count] = points[order]
+        outputs[1][:count] = scores[order]
+        outputs[2][:count] = _describe(grey, points[order], dim)
+        outputs[3][0] = count
+        return outputs
+
+    def _match(self, arrays: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        limit = self.outputs[0].shape[0]
+        counts = [int(np.clip(arrays[index][0], 0, limit)) for index in (2, 6)]
+        matches = np.full(limit, -1, dtype=np.int32)
+        scores = np.zeros(limit, dtype=np.float32)
+        if min(counts) > 0:
+            cosine = arrays[1][: counts[0]] @ arrays[5][: counts[1]].T
+            forth, back = cosine.argmax(axis=1), cosine.argmax(axis=0)
+            best = cosine.max(axis=1)
+            kept = (back[forth] == np.arange(counts[0])) & (best >= _MATCH_COSINE)
+            matches[: counts[0]][kept] = forth[kept]
+            scores[: counts[0]][kept] = np.clip(best[kept], 0, 1)
+        return [matches, scores]
+
+
+def _grid(height: int, width: int, limit: int) -> tuple[int, int]:
+    """Return rows and columns of about square cells, no more than ``limit`` and no empty ones."""
+    rows = min(height, max(1, int(math.sqrt(limit * height / width))))
+    columns = min(width, max(1, limit // rows))
+    return rows, columns
+
+
+def _describe(
+    grey: npt.NDArray[np.float32], points: npt.NDArray[np.int64], dim: int
+) -> npt.NDArray[np.float32]:
+    """Return unit vectors of ``dim`` pixels around each point, on a spiral, less their mean."""
+    height, width = grey.shape
+    turn = np.arange(dim) * 2.399963  # the golden angle spreads the samples evenly
+    radius = 1.5 * np.sqrt(np.arange(dim))
+    dx, dy = np.rint(radius * np.cos(turn)).astype(int), np.rint(radius * np.sin(turn)).astype(int)
+    xs = np.clip(points[:, :1] + dx, 0, width - 1)
+    ys = np.clip(points[:, 1:] + dy, 0, height - 1)
+    samples = grey[ys, xs]
+    samples = samples - samples.mean(axis=1, keepdims=True)
+    samples[np.linalg.norm(samples, axis=1) < 1e-6, 0] = 1.0
+    return np.asarray(samples / np.linalg.norm(samples, axis=1, keepdims=True), dtype=np.float32)
