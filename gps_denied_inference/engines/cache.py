@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import json
 import logging
@@ -30,6 +29,12 @@ import filelock
 from gps_denied_inference.engines import reasons
 from gps_denied_inference.engines.gate import EngineGate, GateDecision, RunningMachine
 from gps_denied_inference.engines.manifest import EngineManifest, engine_config, manifest_path
+from gps_denied_inference.engines.storage import (
+    storage,
+    storage_error,
+    sync_folder,
+    write_durably,
+)
 from gps_denied_inference.errors import (
     EngineBuildError,
     EngineRejectedError,
@@ -51,8 +56,6 @@ POLICIES = ("build_if_needed", "load_only", "rebuild")
 """``load_only`` never builds (flight); ``rebuild`` always does (``gdi compile --force``)."""
 STAGING = ".staging-"
 RETIRED = ".retired-"
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_DENIED = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 Build = Callable[[Path, Progress], tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]]
 
@@ -218,10 +221,10 @@ class EngineCache:
     @contextlib.contextmanager
     def _locked(self, name: str, report: Progress) -> Iterator[None]:
         path = self.root / f"{name}.lock"
-        with _storage(self.root, "make"):
+        with storage(self.root, "make"):
             self.root.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(str(path))
-        with _storage(path, "lock"):
+        with storage(path, "lock"):
             try:
                 lock.acquire(timeout=0)
             except filelock.Timeout:
@@ -249,13 +252,13 @@ class EngineCache:
     ) -> None:
         folder = artifact.parent
         staging = self.root / f"{STAGING}{folder.name}-{uuid.uuid4().hex}"
-        with _storage(self.root, "write to"):
+        with storage(self.root, "write to"):
             sweep(self.root, folder.name)
             staging.mkdir()
         try:
             staged = staging / artifact.name
             inputs, outputs = _call_builder(recipe, staged, report)
-            with _storage(self.root, "write to"):
+            with storage(self.root, "write to"):
                 size, digest = _flush_and_hash(staged)
                 manifest = EngineManifest(
                     model=model.name,
@@ -280,11 +283,11 @@ class EngineCache:
                     package_version=_package_version(),
                 )
                 write_durably(manifest_path(staged), manifest.to_json())
-                _sync_folder(staging)
+                sync_folder(staging)
                 if folder.exists():
                     folder.rename(self.root / f"{RETIRED}{folder.name}-{uuid.uuid4().hex}")
                 staging.rename(folder)
-                _sync_folder(self.root)
+                sync_folder(self.root)
                 sweep(self.root, folder.name)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -304,40 +307,6 @@ def sweep(root: Path, name: str) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: temporary file, fsync, atomic rename."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-@contextlib.contextmanager
-def _storage(path: Path, doing: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise storage_error(path, doing, error) from error
-
-
-def storage_error(path: Path, doing: str, error: OSError) -> StorageError:
-    """Say in one line what the file system refused and what to do about it."""
-    if error.errno in _FULL:
-        advice = "free space there, 'gdi cache prune', or choose another folder"
-    elif error.errno in _DENIED:
-        advice = "make it writable, choose another folder, or prepare engines beforehand"
-    else:
-        advice = "choose another folder"
-    reason = error.strerror or str(error)
-    return StorageError(f"cannot {doing} engine cache {path}: {reason}; {advice}")
-
-
 def _call_builder(
     recipe: EngineRecipe, staged: Path, report: Progress
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
@@ -348,7 +317,9 @@ def _call_builder(
     except OSError as error:
         raise storage_error(staged.parent.parent, "write to", error) from error
     except Exception as error:
-        raise EngineBuildError(f"{recipe.runtime_id} could not build the engine: {error}") from error
+        raise EngineBuildError(
+            f"{recipe.runtime_id} could not build the engine: {error}"
+        ) from error
     if not staged.is_file():
         raise EngineBuildError(f"{recipe.runtime_id} built no engine file")
     return tuple(inputs), tuple(outputs)
@@ -361,17 +332,6 @@ def _flush_and_hash(path: Path) -> tuple[int, str]:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
         return stream.tell(), digest.hexdigest()
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems sync no folders
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _now() -> str:

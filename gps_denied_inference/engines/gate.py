@@ -153,7 +153,9 @@ class EngineGate:
         codes = tuple(dict.fromkeys(reason for reason, _ in found))
         if codes:
             detail = "; ".join(dict.fromkeys(text for _, text in found))
-            return GateDecision(False, codes, f"engine {artifact} refused: {detail}", manifest), None
+            return GateDecision(
+                False, codes, f"engine {artifact} refused: {detail}", manifest
+            ), None
         return GateDecision(True, (), f"engine {artifact} accepted", manifest), data
 
     def _signature_findings(self, manifest: EngineManifest) -> list[tuple[str, str]]:
@@ -197,9 +199,7 @@ def _read_artifact(
     return data, []
 
 
-def _machine_findings(
-    manifest: EngineManifest, machine: RunningMachine
-) -> list[tuple[str, str]]:
+def _machine_findings(manifest: EngineManifest, machine: RunningMachine) -> list[tuple[str, str]]:
     pairs = (
         (reasons.RUNTIME, "runtime", manifest.runtime_id, machine.runtime_id),
         (reasons.VERSION, "version", manifest.runtime_version, machine.runtime_version),
@@ -237,9 +237,7 @@ def _config_findings(manifest: EngineManifest, config: BuildConfig) -> list[tupl
     return findings
 
 
-def _tensor_findings(
-    manifest: EngineManifest, config: BuildConfig | None
-) -> list[tuple[str, str]]:
+def _tensor_findings(manifest: EngineManifest, config: BuildConfig | None) -> list[tuple[str, str]]:
     fixed = engine_config(config) if config is not None else manifest.config
     sizes = [fixed.get(name) for name in ("height", "width", "channels", "max_keypoints")]
     if not all(type(size) is int for size in sizes):

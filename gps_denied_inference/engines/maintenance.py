@@ -11,8 +11,9 @@ from pathlib import Path
 
 import filelock
 
-from gps_denied_inference.engines.cache import RETIRED, STAGING, EngineCache, storage_error, sweep
+from gps_denied_inference.engines.cache import RETIRED, STAGING, EngineCache, sweep
 from gps_denied_inference.engines.manifest import EngineManifest, manifest_path
+from gps_denied_inference.engines.storage import storage_error
 from gps_denied_inference.errors import EngineRejectedError, InvalidParameterError
 
 

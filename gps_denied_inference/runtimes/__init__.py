@@ -38,7 +38,9 @@ def register_runtime(name: str, target: str, hint: str) -> None:
     """
     module, separator, attribute = target.partition(":")
     if not (name and module and separator and attribute):
-        raise RegistrationError(f"runtime '{name}' -> '{target}': must be a name and 'module:Class'")
+        raise RegistrationError(
+            f"runtime '{name}' -> '{target}': must be a name and 'module:Class'"
+        )
     known = _registry.get(name)
     if known is not None and known.target != target:
         raise RegistrationError(

@@ -42,7 +42,8 @@ def rewrite(entry: EngineCacheEntry, **changes: object) -> None:
 
 def test_accepts_what_was_built_and_hands_out_the_hashed_bytes(entry: EngineCacheEntry) -> None:
     decision = EngineGate().check(entry.artifact, MACHINE, CONFIG)
-    assert decision.accepted and decision.reasons == ()
+    assert decision.accepted
+    assert decision.reasons == ()
     verified = EngineGate().require(entry.artifact, MACHINE, CONFIG)
     assert verified.data == entry.artifact.read_bytes()
     assert verified.manifest == entry.manifest == decision.manifest

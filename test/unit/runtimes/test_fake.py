@@ -111,8 +111,10 @@ def test_handles_are_refused_after_release_and_by_strangers(
     handle = load(runtime, EXTRACTOR)
     stranger = FakeRuntime(cache=EngineCache(tmp_path))
     image = np.zeros((96, 128, 1), np.uint8)
-    for call in (lambda: stranger.infer(handle, {"image": image}),
-                 lambda: stranger.release_engine(handle)):
+    for call in (
+        lambda: stranger.infer(handle, {"image": image}),
+        lambda: stranger.release_engine(handle),
+    ):
         with pytest.raises(InvalidHandleError, match="not made by this runtime"):
             call()
     assert runtime.live == 1

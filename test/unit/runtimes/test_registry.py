@@ -42,13 +42,13 @@ def test_creates_a_runtime_by_name() -> None:
 
 
 def test_unknown_name_lists_the_known() -> None:
-    with pytest.raises(UnknownNameError, match="unknown runtime 'onnx'.*onnxruntime"):
+    with pytest.raises(UnknownNameError, match=r"unknown runtime 'onnx'.*onnxruntime"):
         runtimes.create_runtime("onnx")
 
 
 def test_missing_library_says_what_to_install() -> None:
     runtimes.register_runtime("odd", "no_such_vendor_library:Odd", "install it with 'pip odd'")
-    with pytest.raises(RuntimeUnavailableError, match="no_such_vendor_library.*pip odd") as raised:
+    with pytest.raises(RuntimeUnavailableError, match=r"no_such_vendor_library.*pip odd") as raised:
         runtimes.create_runtime("odd")
     assert isinstance(raised.value.__cause__, ImportError)
     assert raised.value.hint == "install it with 'pip odd'"
@@ -57,16 +57,16 @@ def test_missing_library_says_what_to_install() -> None:
 def test_same_registration_twice_is_fine_and_a_collision_is_refused() -> None:
     runtimes.register_runtime("odd", "a.b:C", "")
     runtimes.register_runtime("odd", "a.b:C", "")
-    with pytest.raises(RegistrationError, match="a.b:C already"):
+    with pytest.raises(RegistrationError, match=r"a.b:C already"):
         runtimes.register_runtime("odd", "a.b:D", "")
 
 
 @pytest.mark.parametrize("target", ["", "a.b", "a.b:", ":C"])
 def test_target_must_name_module_and_class(target: str) -> None:
-    with pytest.raises(RegistrationError, match="module:Class"):
+    with pytest.raises(RegistrationError, match=r"module:Class"):
         runtimes.register_runtime("odd", target, "")
 
 
 def test_refused_policy_names_the_choices() -> None:
-    with pytest.raises(InvalidParameterError, match="load_only"):
+    with pytest.raises(InvalidParameterError, match=r"load_only"):
         runtimes.create_runtime("fake", policy="sometimes")
