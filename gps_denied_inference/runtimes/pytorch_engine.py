@@ -21,6 +21,8 @@ from gps_denied_inference.runtimes.protocol import TensorSpec
 
 VERSION: str = torch.__version__
 
+_CUDA: Any = torch.cuda  # parts of it carry no types
+
 # Before a capture PyTorch needs a few passes on the capturing stream, so that library handles and
 # workspaces, which are made when first needed, exist.
 _PASSES_BEFORE_CAPTURE = 3
@@ -58,7 +60,7 @@ class TorchEngine:
         self._inputs = (
             [_buffer(spec, self.device, False) for spec in inputs] if on_gpu else self._host_inputs
         )
-        self._stream = torch.cuda.Stream(self.device) if on_gpu else None
+        self._stream = _CUDA.Stream(self.device) if on_gpu else None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._graph_outputs: tuple[torch.Tensor, ...] = ()
 
@@ -114,7 +116,9 @@ class TorchEngine:
         if self._graph is not None:
             self._wait()
             self._graph.reset()
+        lock = self.lock
         self.__dict__.clear()
+        self.lock = lock  # a call that lost the race for it still finds it
 
     def _forward(self) -> None:
         with torch.inference_mode(), self._on_stream():
@@ -179,7 +183,7 @@ def free_after(error: BaseException) -> None:
 def free_unused_memory() -> None:
     """Return what PyTorch keeps for later to the driver."""
     gc.collect()  # modules hold cycles; their memory must go back now, not some time
-    if not torch.cuda.is_initialized():
+    if not _CUDA.is_initialized():
         return
     for name in ("_cuda_clearCublasWorkspaces", "_host_emptyCache"):
         free = getattr(torch._C, name, None)  # not in every version
