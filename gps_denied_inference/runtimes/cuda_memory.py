@@ -70,9 +70,9 @@ class Cuda:
         address = int(self._call("cudaHostAlloc", size, self._runtime.cudaHostAllocDefault))
         self._undo.append(lambda: self._call("cudaFreeHost", address))
         ctypes.memset(address, 0, size)
-        memory = (ctypes.c_uint8 * size).from_address(address)
-        count = int(np.prod(shape))
-        return np.frombuffer(memory, dtype=dtype, count=count).reshape(shape)
+        memory: Any = (ctypes.c_uint8 * size).from_address(address)
+        array: npt.NDArray[Any] = np.frombuffer(memory, np.dtype(dtype), int(np.prod(shape)))
+        return array.reshape(shape)
 
     def to_device(self, address: int, host: npt.NDArray[Any]) -> None:
         """Queue a copy of a pinned array to the device."""

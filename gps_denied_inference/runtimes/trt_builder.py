@@ -21,7 +21,8 @@ from gps_denied_inference.errors import DeviceOutOfMemoryError, EngineBuildError
 from gps_denied_inference.runtimes.protocol import Progress
 
 if TYPE_CHECKING:
-    import tensorrt as trt
+    # Stubs carry no marker: test_trt_types.py points mypy at them.
+    import tensorrt_bindings.tensorrt as trt  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 _LOG = logging.getLogger(__name__)
 _KEPT_ERRORS = 20
@@ -128,10 +129,11 @@ def _build_error(library: Any, errors: list[str]) -> Exception:
 
 def _read_timing_cache(config: trt.IBuilderConfig, path: Path | None) -> Any:
     """Give the builder what it learnt before. Worth time only, so failures are no errors."""
+    if path is None:
+        return None
     content = b""
-    if path is not None:
-        with contextlib.suppress(OSError):
-            content = path.read_bytes()
+    with contextlib.suppress(OSError):
+        content = path.read_bytes()
     cache = config.create_timing_cache(content)
     if cache is None or not config.set_timing_cache(cache, False):
         if content:
@@ -189,7 +191,7 @@ def progress_monitor(library: Any, report: Progress) -> Any:
                 share = self._share
             try:
                 report(share, name)
-            except Exception:
+            except Exception:  # noqa: BLE001
                 # Called from the builder's C++, which an exception must not cross.
                 _LOG.exception("progress report failed: the build is stopped")
                 return False

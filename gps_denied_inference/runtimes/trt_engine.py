@@ -15,7 +15,8 @@ from gps_denied_inference.runtimes.protocol import TensorSpec
 from gps_denied_inference.runtimes.trt_builder import collected_errors
 
 if TYPE_CHECKING:
-    import tensorrt as trt
+    # Stubs carry no marker: test_trt_types.py points mypy at them.
+    import tensorrt_bindings.tensorrt as trt  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 CudaFactory = Callable[[int], Cuda]
 
@@ -32,8 +33,8 @@ class TrtEngine:
 
     Raises:
         RefusedByLibrary: deserialising gave nothing.
-        EngineLoadError: the engine's tensors are not its manifest's, or it has no context.
-        CudaError: no memory, or the device does not start.
+        EngineLoadError: the engine's tensors are not its manifest's.
+        CudaError, RuntimeError: no memory, no context, or the device does not start.
 
     Attributes:
         lock: held by whoever runs or releases the engine.
@@ -49,24 +50,16 @@ class TrtEngine:
         cuda: CudaFactory = Cuda,
     ) -> None:
         self.lock = threading.Lock()
-        self._cuda: Cuda | None = None
-        with collected_errors(library) as (logger, errors):
-            runtime: trt.Runtime = library.Runtime(logger)
-            engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(data)
-            if engine is None:
-                raise RefusedByLibrary(list(errors))
-            _check_tensors(library, engine, [*inputs, *outputs])
-            context: trt.IExecutionContext | None = engine.create_execution_context()
-            if context is None:
-                raise EngineLoadError(
-                    "no execution context: " + ("; ".join(errors) or "no reason was given")
-                )
         self._library = library
-        # The context needs the engine, and the engine its runtime, for as long as they live.
-        self._context, self._engine, self._runtime = context, engine, runtime
         self._graph: list[Any] = []
-        self._cuda = cuda(index)
+        self._inputs: list[tuple[npt.NDArray[Any], int]] = []
+        self._outputs: list[tuple[npt.NDArray[Any], int]] = []
+        self._cuda: Cuda | None = cuda(index)  # first: the engine is made on the current device
         try:
+            # The context needs the engine, and the engine its runtime, for as long as they live.
+            self._runtime, self._engine, self._context = _deserialize(
+                library, data, [*inputs, *outputs]
+            )
             self._inputs = [self._bind(spec) for spec in inputs]
             self._outputs = [self._bind(spec) for spec in outputs]
         except BaseException:
@@ -108,9 +101,9 @@ class TrtEngine:
         cuda, self._cuda = self._cuda, None
         if cuda is None:
             return
-        self._graph = []
-        self._inputs = self._outputs = []
-        del self._context, self._engine, self._runtime
+        self._graph, self._inputs, self._outputs = [], [], []
+        for name in ("_context", "_engine", "_runtime"):  # in this order
+            self.__dict__.pop(name, None)
         cuda.close()
 
     def _bind(self, spec: TensorSpec) -> tuple[npt.NDArray[Any], int]:
@@ -158,6 +151,22 @@ class RefusedByLibrary(Exception):  # noqa: N818
         super().__init__("; ".join(errors) or "the library gave no reason")
 
 
+def _deserialize(
+    library: Any, data: bytes, specs: Sequence[TensorSpec]
+) -> tuple[trt.Runtime, trt.ICudaEngine, trt.IExecutionContext]:
+    with collected_errors(library) as (logger, errors):
+        runtime: trt.Runtime = library.Runtime(logger)
+        engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(data)
+        if engine is None:
+            raise RefusedByLibrary(list(errors))
+        _check_tensors(library, engine, specs)
+        context: trt.IExecutionContext | None = engine.create_execution_context()
+        if context is None:
+            detail = "; ".join(errors) or "no reason was given"
+            raise RuntimeError(f"no execution context: {detail}")
+    return runtime, engine, context
+
+
 def _check_tensors(library: Any, engine: trt.ICudaEngine, specs: Sequence[TensorSpec]) -> None:
     types = {
         library.DataType.FLOAT: "float32",
@@ -167,7 +176,7 @@ def _check_tensors(library: Any, engine: trt.ICudaEngine, specs: Sequence[Tensor
     }
     if hasattr(library.DataType, "INT64"):
         types[library.DataType.INT64] = "int64"
-    found = {}
+    found: dict[str, tuple[tuple[int, ...], str]] = {}
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
         dtype = engine.get_tensor_dtype(name)
