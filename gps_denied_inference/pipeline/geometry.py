@@ -1,0 +1,177 @@
+"""Which matches agree with one motion of the camera: MAGSAC++ from OpenCV.
+
+The search is OpenCV's; whether its answer counts is decided here. A model is refused, and None
+returned, where the pairs are too few or degenerate (one point, one line), where the model itself
+cannot be a camera's (mirrored, singular, points behind the camera), or where no more pairs agree
+with it than chance would give.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from gps_denied_inference.errors import UnknownNameError
+from gps_denied_inference.pipeline.matcher import Matches
+
+ModelName = Literal["homography", "fundamental"]
+Points = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+CONFIDENCE = 0.999
+MAX_ITERATIONS = 2000
+SURPLUS = 8
+"""Inliers wanted beyond the sample that defines a model and three times what chance gives."""
+_SAMPLE = {"homography": 4, "fundamental": 7}
+
+
+@dataclass(frozen=True)
+class GeometricModel:
+    """A geometric model and the pairs that agree with it.
+
+    Attributes:
+        type: ``"homography"``: reference ~ matrix @ query; or ``"fundamental"``:
+            reference^T @ matrix @ query = 0; points as (x, y, 1) in px.
+        matrix: (3, 3) float64; a homography has matrix[2, 2] = 1, a fundamental matrix unit
+            Frobenius norm.
+        inliers: (M,) bool, residual below the threshold.
+        rms: px, root mean square residual of the inliers: distance in the reference image for a
+            homography, Sampson distance for a fundamental matrix.
+    """
+
+    type: ModelName
+    matrix: Points
+    inliers: Mask
+    rms: float
+
+    @property
+    def inlier_count(self) -> int:
+        """Number of pairs that agree."""
+        return int(np.count_nonzero(self.inliers))
+
+
+def verify(
+    matches: Matches,
+    model: str = "homography",
+    threshold: float = 3.0,
+    seed: int = 0,
+) -> GeometricModel | None:
+    """Find the model that most pairs agree with; the same input gives the same answer.
+
+    Args:
+        model: ``"homography"`` (flat ground, or a camera that only turns) or ``"fundamental"``
+            (a scene with depth).
+        threshold: px, greatest residual of an inlier.
+        seed: of the random sampling.
+
+    Returns:
+        The model, or None where there is none (see the module).
+
+    Raises:
+        UnknownNameError: no such model.
+    """
+    if model not in _SAMPLE:
+        raise UnknownNameError("geometric model", model, _SAMPLE)
+    query = matches.query_points.astype(np.float64)
+    reference = matches.reference_points.astype(np.float64)
+    finite = np.isfinite(query).all(axis=1) & np.isfinite(reference).all(axis=1)
+    if np.count_nonzero(finite) < _SAMPLE[model] + SURPLUS:
+        return None
+    if _on_a_line(query[finite]) or _on_a_line(reference[finite]):
+        return None
+    matrix = _search(query[finite], reference[finite], model, threshold, seed)
+    if matrix is None:
+        return None
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        residuals = residuals_of(matrix, model, query, reference)
+    inliers = finite & (residuals < threshold)
+    if model == "homography":
+        inliers &= _in_front(matrix, query)
+    wanted = _SAMPLE[model] + SURPLUS + 3.0 * _by_chance(model, reference[finite], threshold)
+    if np.count_nonzero(inliers) < wanted:
+        return None
+    if _on_a_line(query[inliers]) or _on_a_line(reference[inliers]):
+        return None
+    rms = float(np.sqrt(np.mean(residuals[inliers] ** 2)))
+    return GeometricModel("homography" if model == "homography" else "fundamental",
+                          matrix, inliers, rms)  # fmt: skip
+
+
+def project(homography: Points, points: npt.NDArray[np.floating]) -> Points:
+    """Apply a homography (3, 3) to points (N, 2) in px."""
+    mapped = points @ homography[:, :2].T + homography[:, 2]
+    projected: Points = mapped[:, :2] / mapped[:, 2:]
+    return projected
+
+
+def residuals_of(matrix: Points, model: str, query: Points, reference: Points) -> Points:
+    """Return each pair's residual in px, (M,); see :class:`GeometricModel` for its meaning."""
+    if model == "homography":
+        distance: Points = np.linalg.norm(project(matrix, query) - reference, axis=1)
+        return distance
+    line_reference = query @ matrix[:, :2].T + matrix[:, 2]
+    line_query = reference @ matrix[:2, :] + matrix[2, :]
+    algebraic = np.sum(line_reference[:, :2] * reference, axis=1) + line_reference[:, 2]
+    gradient = np.sum(line_reference[:, :2] ** 2, axis=1) + np.sum(line_query[:, :2] ** 2, axis=1)
+    sampson: Points = np.abs(algebraic) / np.sqrt(gradient)
+    return sampson
+
+
+def _search(
+    query: Points, reference: Points, model: str, threshold: float, seed: int
+) -> Points | None:
+    """Run MAGSAC++ and normalise its matrix; None where it found none or an impossible one."""
+    params = cv2.UsacParams()
+    params.score = cv2.SCORE_METHOD_MAGSAC
+    params.loMethod = cv2.LOCAL_OPTIM_SIGMA
+    params.final_polisher = cv2.MAGSAC
+    params.sampler = cv2.SAMPLING_UNIFORM
+    params.confidence = CONFIDENCE
+    params.maxIterations = MAX_ITERATIONS
+    params.threshold = threshold
+    params.randomGeneratorState = seed
+    params.isParallel = False  # threads would make the answer depend on the machine's load
+    find = cv2.findHomography if model == "homography" else cv2.findFundamentalMat
+    try:
+        found, _ = find(query, reference, params)
+    except cv2.error:
+        return None  # USAC throws on some degenerate sets instead of finding nothing
+    if found is None or np.shape(found) != (3, 3) or not np.isfinite(found).all():
+        return None
+    matrix = np.asarray(found, np.float64)
+    if model == "fundamental":
+        norm = float(np.linalg.norm(matrix))
+        return matrix / norm if norm > 0.0 else None
+    if abs(matrix[2, 2]) < 1e-12:
+        return None
+    matrix = matrix / matrix[2, 2]
+    # A plane seen from one side keeps its handedness, and no view shrinks it a thousandfold.
+    return matrix if 1e-6 < float(np.linalg.det(matrix)) < 1e6 else None
+
+
+def _in_front(matrix: Points, query: Points) -> Mask:
+    """Tell which points stay on the camera's side of the plane's horizon."""
+    in_front: Mask = query @ matrix[2, :2] + matrix[2, 2] > 0.0
+    return in_front
+
+
+def _on_a_line(points: Points) -> bool:
+    """Tell whether all points lie on one line or in one spot, to within half a pixel."""
+    if len(points) < 3:
+        return True
+    spread = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
+    return bool(spread[-1] / np.sqrt(len(points)) < 0.5)
+
+
+def _by_chance(model: str, reference: Points, threshold: float) -> float:
+    """Expect this many of the pairs to agree with any model if they were random."""
+    width, height = np.maximum(np.ptp(reference, axis=0), 1.0)
+    if model == "homography":
+        share = np.pi * threshold**2 / (width * height)
+    else:
+        share = 2.0 * threshold * np.hypot(width, height) / (width * height)
+    return float(len(reference) * min(1.0, share))

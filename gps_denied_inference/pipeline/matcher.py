@@ -1,0 +1,193 @@
+"""Pairs between the features of two images: mutual nearest neighbours, or a matcher network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gps_denied_inference.errors import InputMismatchError, InvalidParameterError
+from gps_denied_inference.pipeline.features import Features, FloatArray
+from gps_denied_inference.runtimes.protocol import EngineHandle, InferenceRuntime
+
+IndexArray = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Pairs between a query and a reference image; each feature is in one pair at most.
+
+    Attributes:
+        query_indices: (M,) int32, ascending, into the query's features.
+        reference_indices: (M,) int32, into the reference's features.
+        scores: (M,) float32, 0..1, larger is better.
+        query_points: (M, 2) float32, px of the query image.
+        reference_points: (M, 2) float32, px of the reference image.
+    """
+
+    query_indices: IndexArray
+    reference_indices: IndexArray
+    scores: FloatArray
+    query_points: FloatArray
+    reference_points: FloatArray
+
+    @property
+    def count(self) -> int:
+        """M, the number of pairs."""
+        return int(self.query_indices.shape[0])
+
+    def select(self, keep: npt.NDArray[np.bool_]) -> Matches:
+        """Return the pairs where ``keep`` (M,) is true."""
+        return Matches(
+            self.query_indices[keep],
+            self.reference_indices[keep],
+            self.scores[keep],
+            self.query_points[keep],
+            self.reference_points[keep],
+        )
+
+    @classmethod
+    def between(
+        cls,
+        query: Features,
+        reference: Features,
+        query_indices: npt.NDArray[np.integer],
+        reference_indices: npt.NDArray[np.integer],
+        scores: npt.NDArray[np.floating],
+    ) -> Matches:
+        """Build from indices into both; points are looked up."""
+        q = query_indices.astype(np.int32)
+        r = reference_indices.astype(np.int32)
+        return cls(q, r, scores.astype(np.float32), query.keypoints[q], reference.keypoints[r])
+
+    @classmethod
+    def none(cls) -> Matches:
+        """Return no pairs."""
+        index = np.zeros(0, np.int32)
+        points = np.zeros((0, 2), np.float32)
+        return cls(index, index, np.zeros(0, np.float32), points, points)
+
+
+class MutualNearestNeighbour:
+    """Pairs of features that are each other's nearest by cosine.
+
+    Args:
+        min_cosine: pairs less alike than this are dropped.
+        ratio: Lowe's test on descriptor distance, both ways: the second nearest must be farther
+            by 1 / ratio. None makes no such test.
+
+    Raises:
+        InvalidParameterError: a value out of bounds.
+    """
+
+    name = "mutual_nearest_neighbour"
+
+    def __init__(self, min_cosine: float = 0.82, ratio: float | None = None) -> None:
+        if not -1.0 <= min_cosine <= 1.0:
+            raise InvalidParameterError("min_cosine", min_cosine, "in -1..1")
+        if ratio is not None and not 0.0 < ratio <= 1.0:
+            raise InvalidParameterError("ratio", ratio, "in 0..1, not 0")
+        self.min_cosine = min_cosine
+        self.ratio = ratio
+
+    def match(self, query: Features, reference: Features) -> Matches:
+        """Match two sets of features.
+
+        Raises:
+            InputMismatchError: the descriptors come from different networks.
+        """
+        refuse_different_networks(query, reference)
+        if query.count == 0 or reference.count == 0:
+            return Matches.none()
+        cosine = query.descriptors @ reference.descriptors.T
+        best = cosine.argmax(axis=1)
+        value = np.take_along_axis(cosine, best[:, None], axis=1)[:, 0]
+        # A pair is mutual where its value is its column's maximum as well: half the price of a
+        # second argmax, which would stride down the columns.
+        keep = (value == cosine.max(axis=0)[best]) & (value >= self.min_cosine)
+        if self.ratio is not None:
+            keep &= self._distinct(cosine, value)
+            keep &= self._distinct(np.ascontiguousarray(cosine.T), cosine.max(axis=0))[best]
+        q = np.flatnonzero(keep)
+        # Two rows of exactly the same value can claim one column: the first, better scored, wins.
+        _, first = np.unique(best[q], return_index=True)
+        q = q[np.sort(first)]
+        return Matches.between(query, reference, q, best[q], np.clip(value[q], 0.0, 1.0))
+
+    def _distinct(self, cosine: FloatArray, best: FloatArray) -> npt.NDArray[np.bool_]:
+        """Compare each row's best with its second best, as squared distances of unit vectors."""
+        assert self.ratio is not None
+        if cosine.shape[1] < 2:
+            return np.ones(len(cosine), np.bool_)
+        second = np.partition(cosine, -2, axis=1)[:, -2]
+        passed: npt.NDArray[np.bool_] = (1.0 - best) <= self.ratio**2 * (1.0 - second)
+        return passed
+
+
+class EngineMatcher:
+    """Runs a matcher engine (LighterGlue, LightGlue, in-graph nearest neighbours).
+
+    Sets larger than the engine's K lose their lowest scored features; smaller ones are padded.
+
+    Args:
+        runtime: the runtime that made ``handle``.
+        handle: a loaded matcher engine, see ``runtimes.protocol``.
+    """
+
+    def __init__(self, runtime: InferenceRuntime, handle: EngineHandle) -> None:
+        self._runtime = runtime
+        self._handle = handle
+        self.name = handle.entry.model.name
+        self._shapes = {spec.name: spec.shape for spec in handle.inputs}
+
+    def match(self, query: Features, reference: Features) -> Matches:
+        """Match two sets of features.
+
+        Raises:
+            InputMismatchError: descriptors from different networks, or of another length than the
+                engine takes.
+            InferenceError, DeviceOutOfMemoryError, InvalidHandleError: from the runtime.
+        """
+        refuse_different_networks(query, reference)
+        if query.count == 0 or reference.count == 0:
+            return Matches.none()
+        inputs = self._inputs(query, "0") | self._inputs(reference, "1")
+        outputs = self._runtime.infer(self._handle, inputs)
+        count0, count1 = int(inputs["count0"][0]), int(inputs["count1"][0])
+        partner = outputs["matches0"][:count0]
+        # Padding rows must never be matched; an engine that did so would name points that are not.
+        q = np.flatnonzero((partner >= 0) & (partner < count1))
+        return Matches.between(query, reference, q, partner[q], outputs["scores0"][q])
+
+    def _inputs(self, features: Features, side: str) -> dict[str, npt.NDArray[np.generic]]:
+        keypoints = np.zeros(self._shapes[f"keypoints{side}"], np.float32)
+        descriptors = np.zeros(self._shapes[f"descriptors{side}"], np.float32)
+        if features.descriptors.shape[1] != descriptors.shape[1]:
+            raise InputMismatchError(
+                f"matcher '{self.name}' takes descriptors of {descriptors.shape[1]} values, "
+                f"'{features.model}' gives {features.descriptors.shape[1]}: use a matcher made "
+                "for this extractor"
+            )
+        count = min(features.count, len(keypoints))
+        keypoints[:count] = features.keypoints[:count]
+        descriptors[:count] = features.descriptors[:count]
+        return {
+            f"keypoints{side}": keypoints,
+            f"descriptors{side}": descriptors,
+            f"count{side}": np.array([count], np.int32),
+            f"size{side}": np.array([features.width, features.height], np.float32),
+        }
+
+
+def refuse_different_networks(query: Features, reference: Features) -> None:
+    """Refuse to compare descriptors of different networks or weights.
+
+    Raises:
+        InputMismatchError: the two were not made by one network.
+    """
+    if (query.model, query.model_sha256) != (reference.model, reference.model_sha256):
+        raise InputMismatchError(
+            f"descriptors of '{query.model}' ({query.model_sha256[:12]}) and '{reference.model}' "
+            f"({reference.model_sha256[:12]}) cannot be compared: extract both with one network"
+        )

@@ -1,0 +1,392 @@
+"""Frame-to-frame tracks with ids that an estimator can trust.
+
+Each frame is matched to the one before, the matches are verified by geometry, and features that
+pass inherit their partner's id. An id ends the first time its point is not found again: a track has
+no holes, since VINS-style estimators count an id's observations as successive frames. A frame in
+which nothing could be tracked is the one exception: it carries only fresh ids, and tracks go on
+from the last good frame if the next one shows the same scene within ``max_gap``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gps_denied_inference.errors import InvalidParameterError, UnknownNameError
+from gps_denied_inference.pipeline import geometry as geo
+from gps_denied_inference.pipeline.features import Features
+from gps_denied_inference.pipeline.geometry import GeometricModel, Mask
+from gps_denied_inference.pipeline.matcher import Matches
+
+EVENTS = ("started", "tracked", "repeated", "blank", "lost", "gap", "time_backwards")
+MODELS = ("homography", "fundamental", "none")
+NEIGHBOURS = 6
+MIN_FEATURES = 12
+"""Frames with fewer features are ``blank``: no homography could be verified on them."""
+
+
+class Matcher(Protocol):
+    """What finds pairs between two sets of features."""
+
+    def match(self, query: Features, reference: Features) -> Matches:
+        """Match ``query`` against ``reference``."""
+        ...
+
+
+class IdSource:
+    """Gives out 64-bit track ids, each once. One per process, so that two trackers or a node that
+    is configured again never give an id twice."""
+
+    def __init__(self, first: int = 1) -> None:
+        self._next = itertools.count(first)
+        self._lock = threading.Lock()
+
+    def take(self, count: int) -> npt.NDArray[np.uint64]:
+        """Return ``count`` fresh ids, ascending."""
+        with self._lock:
+            return np.fromiter(itertools.islice(self._next, count), np.uint64, count)
+
+
+PROCESS_IDS = IdSource()
+
+
+@dataclass(frozen=True)
+class TrackUpdate:
+    """What one frame did to the tracks.
+
+    Attributes:
+        features: with track ids and ages.
+        event: one of :data:`EVENTS`. After ``started``, ``blank``, ``lost``, ``gap`` and
+            ``time_backwards`` every id of this frame is fresh. ``repeated`` is the previous frame
+            over again (same features): ids and ages are the previous ones.
+        is_keyframe: this frame is the key frame for those that follow.
+        matches_to_keyframe: pairs to the previous key frame; None where there is none.
+        geometry: the model that verified those pairs; None where none was asked for or found.
+        keyframe_features, keyframe_tag: what ``matches_to_keyframe`` points into, and the tag
+            given with that frame; None where ``matches_to_keyframe`` is.
+        continued: number of tracks that go on in this frame.
+        cut: number of tracks that ended with this frame.
+        counters: frames per event, and ``keyframes``, ``tracks_started``, ``tracks_cut`` and
+            ``links_rejected`` (matches refused by geometry) since the tracker was made.
+    """
+
+    features: Features
+    event: str
+    is_keyframe: bool
+    matches_to_keyframe: Matches | None
+    geometry: GeometricModel | None
+    keyframe_features: Features | None
+    keyframe_tag: Any
+    continued: int
+    cut: int
+    counters: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A frame that later ones may be matched to; ``smoothed`` (N, 2) px are filtered positions."""
+
+    features: Features
+    stamp_ns: int
+    tag: Any
+    smoothed: npt.NDArray[np.float64]
+
+    @property
+    def ids(self) -> npt.NDArray[np.uint64]:
+        assert self.features.track_ids is not None
+        return self.features.track_ids
+
+
+@dataclass(frozen=True)
+class _Link:
+    """Features (``here``) that continue tracks of an earlier frame (``there``)."""
+
+    here: npt.NDArray[np.int32]
+    there: npt.NDArray[np.int32]
+    smoothed: npt.NDArray[np.float64]
+
+
+class Tracker:
+    """Keeps track ids from frame to frame.
+
+    Args:
+        matcher: finds pairs between two frames' features.
+        geometry: what verifies them: ``"homography"`` (near-flat ground), ``"fundamental"`` (a
+            scene with depth; links must then also move as their neighbours do) or ``"none"``: no
+            check, and ids may jump where the matcher errs.
+        threshold: px, greatest residual of a link and of a pair to the key frame.
+        max_gap: s, tracks do not outlive a longer time without a good frame.
+        keyframe_share: a new key frame is due when a smaller share of its features goes on.
+        keyframe_motion: a new key frame is due when the median pair has moved this share of the
+            image diagonal.
+        ids: where ids come from.
+
+    Raises:
+        UnknownNameError, InvalidParameterError: an option out of its bounds.
+    """
+
+    def __init__(
+        self,
+        matcher: Matcher,
+        geometry: str = "homography",
+        threshold: float = 3.0,
+        *,
+        max_gap: float = 1.0,
+        keyframe_share: float = 0.3,
+        keyframe_motion: float = 0.15,
+        ids: IdSource = PROCESS_IDS,
+    ) -> None:
+        if geometry not in MODELS:
+            raise UnknownNameError("geometric model", geometry, MODELS)
+        for name, value in (("threshold", threshold), ("max_gap", max_gap)):
+            if not value > 0.0:
+                raise InvalidParameterError(name, value, "> 0")
+        self._matcher = matcher
+        self._model = geometry
+        self._threshold = threshold
+        self._max_gap_ns = round(max_gap * 1e9)
+        self._keyframe_share = keyframe_share
+        self._keyframe_motion = keyframe_motion
+        self._ids = ids
+        self._counters: Counter[str] = Counter()
+        self._alive = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every frame. Tracks end here; counters and ids go on."""
+        self._cut_to(0)
+        self._newest: _Frame | None = None
+        self._anchor: _Frame | None = None
+        self._keyframe: _Frame | None = None
+
+    def update(self, features: Features, stamp_ns: int, tag: Any = None) -> TrackUpdate:
+        """Take the next frame.
+
+        Args:
+            features: without track ids.
+            stamp_ns: the frame's time, ns.
+            tag: kept with the frame, returned as ``keyframe_tag`` once it is the key frame.
+        """
+        newest, anchor = self._newest, self._anchor
+        if newest is not None and _same(features, newest.features):
+            # A camera that sends a frame twice, or freezes: time may stand still or go on.
+            if stamp_ns >= newest.stamp_ns and features.count >= MIN_FEATURES:
+                return self._report(newest, "repeated", continued=features.count)
+        if newest is not None and stamp_ns <= newest.stamp_ns:
+            self.reset()
+            return self._begin(features, stamp_ns, tag, "time_backwards")
+        if features.count < MIN_FEATURES:
+            return self._lose(features, stamp_ns, tag, "blank")
+        if anchor is None or newest is None:
+            return self._begin(features, stamp_ns, tag, "started")
+        candidates = [anchor] if newest is anchor else [anchor, newest]
+        candidates = [c for c in candidates if stamp_ns - c.stamp_ns <= self._max_gap_ns]
+        if not candidates:
+            return self._begin(features, stamp_ns, tag, "gap")
+        for candidate in candidates:
+            link = self._link(features, candidate)
+            if link is not None:
+                return self._continue(features, stamp_ns, tag, candidate, link)
+        if len(candidates) == 1 and newest is not anchor:  # the good frame is too long ago
+            self._anchor = None
+        return self._lose(features, stamp_ns, tag, "lost")
+
+    def _begin(self, features: Features, stamp_ns: int, tag: Any, event: str) -> TrackUpdate:
+        """Start afresh with this frame; what leads to the old key frame is still reported."""
+        matches, model = None, None
+        keyframe = self._keyframe
+        if keyframe is not None:
+            matches = self._matcher.match(features, keyframe.features)
+            model = self._verify(matches)
+        frame = self._with_fresh_ids(features, stamp_ns, tag)
+        self._newest = self._anchor = self._keyframe = frame
+        self._counters["keyframes"] += 1
+        cut = self._cut_to(features.count)
+        return self._report(frame, event, True, keyframe, matches, model, cut=cut)
+
+    def _lose(self, features: Features, stamp_ns: int, tag: Any, event: str) -> TrackUpdate:
+        """Nothing could be tracked: keep the last good frame for the next one to try."""
+        frame = self._with_fresh_ids(features, stamp_ns, tag)
+        self._newest = frame
+        if self._anchor is None and event == "lost":
+            self._anchor = frame
+        waiting = 0 if self._anchor in (None, frame) else self._anchor.features.count
+        return self._report(frame, event, cut=self._cut_to(waiting + features.count))
+
+    def _continue(
+        self, features: Features, stamp_ns: int, tag: Any, earlier: _Frame, link: _Link
+    ) -> TrackUpdate:
+        assert earlier.features.track_ages is not None
+        fresh = np.ones(features.count, np.bool_)
+        fresh[link.here] = False
+        ids = np.zeros(features.count, np.uint64)
+        ids[link.here] = earlier.ids[link.there]
+        ids[fresh] = self._take(int(np.count_nonzero(fresh)))
+        ages = np.zeros(features.count, np.uint32)
+        ages[link.here] = earlier.features.track_ages[link.there] + 1
+        smoothed = features.keypoints.astype(np.float64)
+        smoothed[link.here] = link.smoothed
+        tracked = dataclasses.replace(features, track_ids=ids, track_ages=ages)
+        frame = _Frame(tracked, stamp_ns, tag, smoothed)
+        keyframe = self._keyframe
+        assert keyframe is not None
+        matches = _pairs_by_id(frame, keyframe)
+        model = self._verify(matches)
+        continued = len(link.here)
+        if model is not None and model.type == "fundamental":
+            # Frame to frame, an epipolar line lets slow drift pass; seen from the key frame it adds
+            # up. (A homography's links are gated by their filtered positions instead.)
+            drifted = matches.query_indices[~model.inliers]
+            ids[drifted] = self._take(len(drifted))
+            ages[drifted] = 0
+            continued -= len(drifted)
+        due = self._keyframe_due(matches, model, frame, keyframe)
+        if due:
+            self._keyframe = frame
+            self._counters["keyframes"] += 1
+        self._newest = self._anchor = frame
+        cut = self._cut_to(features.count)
+        return self._report(frame, "tracked", due, keyframe, matches, model, continued, cut)
+
+    def _report(
+        self,
+        frame: _Frame,
+        event: str,
+        is_keyframe: bool = False,
+        keyframe: _Frame | None = None,
+        matches: Matches | None = None,
+        model: GeometricModel | None = None,
+        continued: int = 0,
+        cut: int = 0,
+    ) -> TrackUpdate:
+        self._counters[event] += 1
+        return TrackUpdate(
+            features=frame.features,
+            event=event,
+            is_keyframe=is_keyframe,
+            matches_to_keyframe=matches,
+            geometry=model,
+            keyframe_features=None if keyframe is None else keyframe.features,
+            keyframe_tag=None if keyframe is None else keyframe.tag,
+            continued=continued,
+            cut=cut,
+            counters=dict(self._counters),
+        )
+
+    def _take(self, count: int) -> npt.NDArray[np.uint64]:
+        self._counters["tracks_started"] += count
+        self._alive += count
+        return self._ids.take(count)
+
+    def _cut_to(self, remaining: int) -> int:
+        """Count as ended all tracks but ``remaining``: started - cut is what is alive, always."""
+        cut, self._alive = self._alive - remaining, remaining
+        self._counters["tracks_cut"] += cut
+        return cut
+
+    def _with_fresh_ids(self, features: Features, stamp_ns: int, tag: Any) -> _Frame:
+        fresh = dataclasses.replace(
+            features,
+            track_ids=self._take(features.count),
+            track_ages=np.zeros(features.count, np.uint32),
+        )
+        return _Frame(fresh, stamp_ns, tag, features.keypoints.astype(np.float64))
+
+    def _verify(self, matches: Matches) -> GeometricModel | None:
+        if self._model == "none":
+            return None
+        return geo.verify(matches, self._model, self._threshold)
+
+    def _link(self, features: Features, earlier: _Frame) -> _Link | None:
+        """Match to an earlier frame and keep what geometry confirms; None where it finds nothing."""
+        matches = self._matcher.match(features, earlier.features)
+        here, there = matches.query_indices, matches.reference_indices
+        smoothed = matches.query_points.astype(np.float64)
+        if self._model == "none":
+            return _Link(here, there, smoothed) if matches.count else None
+        model = self._verify(matches)
+        if model is None:
+            self._counters["links_rejected"] += matches.count
+            return None
+        if model.type == "homography":
+            keep, smoothed = self._follow_plane(model, matches, earlier)
+        else:
+            keep = model.inliers & _moves_with_neighbours(matches, model.inliers, self._threshold)
+        self._counters["links_rejected"] += int(np.count_nonzero(~keep))
+        return _Link(here[keep], there[keep], smoothed[keep])
+
+    def _follow_plane(
+        self, model: GeometricModel, matches: Matches, earlier: _Frame
+    ) -> tuple[Mask, npt.NDArray[np.float64]]:
+        """Gate links by where the track's filtered position must be now.
+
+        A link that is off by less than the threshold can still be the neighbouring corner; a few
+        of those in a row walk an id away. The filtered position remembers the way so far, so that
+        the walk shows as a lasting offset and the track is cut.
+        """
+        assert earlier.features.track_ages is not None
+        predicted = geo.project(
+            np.linalg.inv(model.matrix), earlier.smoothed[matches.reference_indices]
+        )
+        offset = matches.query_points - predicted
+        keep: Mask = model.inliers & (np.linalg.norm(offset, axis=1) < self._threshold)
+        ages = earlier.features.track_ages[matches.reference_indices]
+        # A running mean at first, then a slow filter: parallax of real relief is followed.
+        gain = np.maximum(1.0 / (ages + 2.0), 0.1)
+        return keep, predicted + gain[:, None] * offset
+
+    def _keyframe_due(
+        self, matches: Matches, model: GeometricModel | None, frame: _Frame, keyframe: _Frame
+    ) -> bool:
+        if model is None and self._model != "none":
+            return True
+        pairs = matches if model is None else matches.select(model.inliers)
+        possible = min(frame.features.count, keyframe.features.count)
+        if pairs.count < self._keyframe_share * possible:
+            return True
+        moved = np.median(np.linalg.norm(pairs.query_points - pairs.reference_points, axis=1))
+        diagonal = np.hypot(frame.features.width, frame.features.height)
+        return bool(moved > self._keyframe_motion * diagonal)
+
+
+def _same(a: Features, b: Features) -> bool:
+    return np.array_equal(a.keypoints, b.keypoints) and np.array_equal(a.descriptors, b.descriptors)
+
+
+def _pairs_by_id(frame: _Frame, keyframe: _Frame) -> Matches:
+    """Join the features of two frames that carry one id; scores are the descriptors' cosine."""
+    _, here, there = np.intersect1d(
+        frame.ids, keyframe.ids, assume_unique=True, return_indices=True
+    )
+    order = np.argsort(here)
+    here, there = here[order], there[order]
+    a, b = frame.features.descriptors[here], keyframe.features.descriptors[there]
+    cosine = np.clip(np.sum(a * b, axis=1), 0.0, 1.0)
+    return Matches.between(frame.features, keyframe.features, here, there, cosine)
+
+
+def _moves_with_neighbours(matches: Matches, inliers: Mask, threshold: float) -> Mask:
+    """Tell which pairs move as the median of their nearest neighbours does.
+
+    An epipolar line runs across the whole image: a wrong match on it passes the fundamental
+    matrix. Neighbouring points at other depths move alike, to within a fifth of their motion.
+    """
+    points = matches.query_points[inliers]
+    motion = matches.reference_points[inliers] - points
+    squared = np.sum(points**2, axis=1)
+    distance = squared[:, None] + squared[None, :] - 2.0 * (points @ points.T)
+    k = min(NEIGHBOURS + 1, len(points))  # each point is its own nearest neighbour
+    nearest = np.argpartition(distance, k - 1, axis=1)[:, :k]
+    usual = np.median(motion[nearest], axis=1)
+    limit = threshold + 0.2 * np.linalg.norm(usual, axis=1)
+    alike = np.zeros(matches.count, np.bool_)
+    alike[inliers] = np.linalg.norm(motion - usual, axis=1) < limit
+    return alike
