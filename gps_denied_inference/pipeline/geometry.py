@@ -29,7 +29,7 @@ SURPLUS = 8
 _SAMPLE = {"homography": 4, "fundamental": 7}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GeometricModel:
     """A geometric model and the pairs that agree with it.
 

@@ -14,7 +14,7 @@ from gps_denied_inference.runtimes.protocol import EngineHandle, InferenceRuntim
 IndexArray = npt.NDArray[np.int32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Matches:
     """Pairs between a query and a reference image; each feature is in one pair at most.
 

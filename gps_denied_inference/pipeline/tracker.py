@@ -58,7 +58,7 @@ class IdSource:
 PROCESS_IDS = IdSource()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrackUpdate:
     """What one frame did to the tracks.
 
@@ -90,7 +90,7 @@ class TrackUpdate:
     counters: Mapping[str, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Frame:
     """A frame that later ones may be matched to; ``smoothed`` (N, 2) px are filtered positions."""
 
@@ -105,7 +105,7 @@ class _Frame:
         return self.features.track_ids
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Link:
     """Features (``here``) that continue tracks of an earlier frame (``there``)."""
 
@@ -176,26 +176,30 @@ class Tracker:
             tag: kept with the frame, returned as ``keyframe_tag`` once it is the key frame.
         """
         newest, anchor = self._newest, self._anchor
-        if newest is not None and _same(features, newest.features):
-            # A camera that sends a frame twice, or freezes: time may stand still or go on.
-            if stamp_ns >= newest.stamp_ns and features.count >= MIN_FEATURES:
+        if newest is not None:
+            # A camera that sends a frame twice, or freezes: its time may stand still or go on.
+            if stamp_ns >= newest.stamp_ns and _same(features, newest.features):
                 return self._report(newest, "repeated", continued=features.count)
-        if newest is not None and stamp_ns <= newest.stamp_ns:
-            self.reset()
-            return self._begin(features, stamp_ns, tag, "time_backwards")
+            if stamp_ns <= newest.stamp_ns:
+                self.reset()
+                return self._begin(features, stamp_ns, tag, "time_backwards")
         if features.count < MIN_FEATURES:
             return self._lose(features, stamp_ns, tag, "blank")
         if anchor is None or newest is None:
             return self._begin(features, stamp_ns, tag, "started")
         candidates = [anchor] if newest is anchor else [anchor, newest]
-        candidates = [c for c in candidates if stamp_ns - c.stamp_ns <= self._max_gap_ns]
+        candidates = [
+            c
+            for c in candidates
+            if stamp_ns - c.stamp_ns <= self._max_gap_ns and c.features.count >= MIN_FEATURES
+        ]
         if not candidates:
             return self._begin(features, stamp_ns, tag, "gap")
         for candidate in candidates:
             link = self._link(features, candidate)
             if link is not None:
                 return self._continue(features, stamp_ns, tag, candidate, link)
-        if len(candidates) == 1 and newest is not anchor:  # the good frame is too long ago
+        if anchor not in candidates:  # too long ago to be tried again
             self._anchor = None
         return self._lose(features, stamp_ns, tag, "lost")
 
@@ -306,7 +310,7 @@ class Tracker:
         return geo.verify(matches, self._model, self._threshold)
 
     def _link(self, features: Features, earlier: _Frame) -> _Link | None:
-        """Match to an earlier frame and keep what geometry confirms; None where it finds nothing."""
+        """Match to an earlier frame and keep what geometry confirms; None where that is nothing."""
         matches = self._matcher.match(features, earlier.features)
         here, there = matches.query_indices, matches.reference_indices
         smoothed = matches.query_points.astype(np.float64)
@@ -334,7 +338,8 @@ class Tracker:
         """
         assert earlier.features.track_ages is not None
         predicted = geo.project(
-            np.linalg.inv(model.matrix), earlier.smoothed[matches.reference_indices]
+            np.asarray(np.linalg.inv(model.matrix), np.float64),
+            earlier.smoothed[matches.reference_indices],
         )
         offset = matches.query_points - predicted
         keep: Mask = model.inliers & (np.linalg.norm(offset, axis=1) < self._threshold)
@@ -358,6 +363,8 @@ class Tracker:
 
 
 def _same(a: Features, b: Features) -> bool:
+    if a.count < MIN_FEATURES:
+        return False
     return np.array_equal(a.keypoints, b.keypoints) and np.array_equal(a.descriptors, b.descriptors)
 
 

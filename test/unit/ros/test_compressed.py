@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from gps_denied_inference.errors import FrameError
-from gps_denied_inference.ros.compressed import compressed_to_array, image_file_size
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gps_denied_inference.errors import FrameError
+from gps_denied_inference.ros.compressed import compressed_to_array, image_file_size
 
 RNG = np.random.default_rng(3)
 BGR = cv2.GaussianBlur(RNG.integers(0, 256, (48, 70, 3), dtype=np.uint8), (0, 0), 2)
