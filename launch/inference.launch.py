@@ -167,11 +167,11 @@ def autostart_handlers(node: LifecycleNode, full_name: str) -> list:
         running.append(starter)
         return [RegisterEventHandler(OnProcessExit(target_action=starter, on_exit=report)), starter]
 
-    def report(event, _context):
+    def report(event, context):
         starter = event.action
         if starter in running:
             running.remove(starter)
-            if event.returncode != 0:
+            if event.returncode != 0 and not context.is_shutdown:
                 get_logger("launch").error(
                     f"{full_name} was not started: autostart ended with exit code "
                     f"{event.returncode}; the node runs on and can be configured again with "

@@ -143,10 +143,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.node.startswith("/"):
         parser.error(f"{options.node}: the full name is needed, e.g. /inference_node")
     try:
-        with rclpy.init(args=given):
-            return Autostart(options.node, options.appear_timeout, options.transition_timeout).run()
+        rclpy.init(args=given)
+        return Autostart(options.node, options.appear_timeout, options.transition_timeout).run()
     except (KeyboardInterrupt, ExternalShutdownException):
         return ABSENT
+    finally:
+        rclpy.try_shutdown()
 
 
 if __name__ == "__main__":
