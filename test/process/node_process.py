@@ -153,19 +153,21 @@ class Driver:
         self.camera = self.node.create_publisher(Image, "image", qos_profile_sensor_data)
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
 
     def _spin(self) -> None:
-        while self.context.ok():
-            self._executor.spin_once(timeout_sec=0.1)
+        while not self._closing.is_set():
+            self._executor.spin_once(timeout_sec=0.05)
 
     def close(self) -> None:
         """Leave DDS."""
-        self.context.try_shutdown()
+        self._closing.set()
         self._thread.join(5)
         self._executor.shutdown(timeout_sec=1)
         self.node.destroy_node()
+        self.context.try_shutdown()
 
     def wait_until(self, fact: Callable[[], bool], what: str, limit: float = 20.0) -> None:
         """Wait for a fact; fail with the node's output when it does not come in time."""

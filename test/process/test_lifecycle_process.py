@@ -85,7 +85,7 @@ def test_whole_life(tmp_path: Path, parameters: dict[str, object]) -> None:
         assert "Traceback" not in process.output
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("state", ["unconfigured", "inactive", "active", "deactivated"])
 def test_signal_ends_cleanly(tmp_path: Path, state: str, number: signal.Signals) -> None:
     with driven(tmp_path, parameters=FAKE) as (process, driver):
