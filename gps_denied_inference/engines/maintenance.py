@@ -93,10 +93,11 @@ def _describe(folder: Path) -> CachedEngine:
     stats = {path: path.stat() for path in files}
     size = sum(stat.st_size for stat in stats.values())
     artifacts = [path for path in files if path.parent == folder and path.stem == "engine"]
-    last_used = max((stat.st_mtime for stat in stats.values()), default=folder.stat().st_mtime)
     if not artifacts:
-        return CachedEngine(folder, None, size, last_used, None, "there is no engine file")
+        problem = "there is no engine file"
+        return CachedEngine(folder, None, size, folder.stat().st_mtime, None, problem)
     artifact = artifacts[0]
+    last_used = stats[artifact].st_mtime  # set by every EngineCache.obtain
     path = manifest_path(artifact)
     if path not in stats:
         problem = "there is no manifest"
