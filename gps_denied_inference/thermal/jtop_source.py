@@ -186,7 +186,8 @@ def _short(name: str) -> str:
 
 def _number(value: Any) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+        with contextlib.suppress(OverflowError):
+            return float(value)
     return NAN
 
 

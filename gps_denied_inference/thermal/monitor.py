@@ -143,8 +143,9 @@ class ThermalMonitor:
             due = self._clock()
             while not self._stop.is_set():
                 self._read_once()
-                due = max(due + self._period, self._clock())
-                self._stop.wait(max(due - self._clock(), 0.0))
+                # A source slower than the period gets a rest too: it must not take a whole core.
+                due = max(due + self._period, self._clock() + 0.1 * self._period)
+                self._stop.wait(due - self._clock())
         finally:
             # Nobody is left to tell, and the thread must end.
             with contextlib.suppress(Exception):
@@ -153,6 +154,8 @@ class ThermalMonitor:
     def _read_once(self) -> None:
         try:
             state = self._source.read()
+            if not isinstance(state, ThermalState):
+                raise TypeError(f"read() returned {type(state).__name__}, not a ThermalState")
         except Exception as error:  # noqa: BLE001 - a source may fail in any way: that is a state
             detail = one_line(str(error)) or "no message"
             state = ThermalState.unknown(

@@ -21,6 +21,7 @@ others                        other        no; kept in ``throttle_bits``
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from types import ModuleType
@@ -204,8 +205,8 @@ class NvmlSource:
             value = values[0]
             if int(value.nvmlReturn) != 0 or int(value.value.uiVal) == 0:
                 return []
-            temperature = float(value.value.uiVal)
-        except (TypeError, IndexError, AttributeError, ValueError):
+            temperature = _as_float(value.value.uiVal)
+        except (TypeError, IndexError, AttributeError, ValueError, OverflowError):
             return []
         limit = self._number(
             "nvmlDeviceGetTemperatureThreshold",
@@ -232,7 +233,8 @@ class NvmlSource:
 
 def _as_float(value: Any) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+        with contextlib.suppress(OverflowError):
+            return float(value)
     return NAN
 
 

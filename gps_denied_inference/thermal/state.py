@@ -229,10 +229,13 @@ def _fields_from(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
         if type(field.default) is float:
             if value is None:
                 value = NAN
-            elif isinstance(value, (int, float)) and not isinstance(value, bool):
-                value = float(value)
-            else:
+            elif isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise _mistyped(kind, field.name, value)
+            else:
+                try:
+                    value = float(value)
+                except OverflowError:
+                    raise _mistyped(kind, field.name, "a number beyond float64") from None
         elif type(field.default) in (bool, int, str) and type(value) is not type(field.default):
             raise _mistyped(kind, field.name, value)
         values[field.name] = value
