@@ -98,6 +98,27 @@ class EngineManifest:
     signature: str = ""
     schema: int = SCHEMA
 
+    def build_config(self, device: str | None = None) -> BuildConfig:
+        """Return the configuration that the engine was built with.
+
+        Args:
+            device: with an index, where it is to run; None = the kind of device it is for.
+
+        Raises:
+            EngineRejectedError: the manifest does not hold it.
+        """
+        fixed = dict(self.config)
+        if device is not None:
+            fixed["device"] = device
+        try:
+            return BuildConfig(**fixed)
+        except TypeError as error:
+            raise EngineRejectedError(
+                f"the manifest's build configuration is incomplete ({error}): compile the engine "
+                "again",
+                [reasons.MANIFEST_MALFORMED],
+            ) from error
+
     def to_json(self) -> bytes:
         """Return the one byte sequence that stands for this manifest."""
         return _sealed(self._document())

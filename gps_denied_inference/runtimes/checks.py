@@ -23,7 +23,7 @@ from gps_denied_inference.runtimes.protocol import (
 
 MAX_KEYPOINTS = 3840
 """TensorRT's TopK takes no more; the same bound for every runtime keeps them interchangeable."""
-MAX_IMAGE_SIDE = 16384
+MAX_IMAGE_SIDE = 8192
 """px; larger images cannot be worked on in one piece on any supported device."""
 PRECISIONS = ("fp32", "fp16")
 _DEVICE = re.compile(r"(cpu)|cuda(?::(\d{1,3}))?\Z")

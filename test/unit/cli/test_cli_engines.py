@@ -1,0 +1,160 @@
+"""gdi compile, gate, cache and sign, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from gps_denied_inference.cli.main import main
+from gps_denied_inference.engines.manifest import manifest_path
+
+SMALL = ["--width", "64", "--height", "64", "--keypoints", "20"]
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def engine(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    report = tmp_path / "engine.json"
+    command = ["compile", "xfeat", "--runtime", "fake", *SMALL, "--cache", str(cache)]
+    assert main([*command, "--json", str(report)]) == 0
+    capsys.readouterr()
+    return Path(json.loads(report.read_text())["engine"])
+
+
+def test_compile_builds_then_finds(cache: Path, tmp_path: Path, capsys) -> None:
+    report = tmp_path / "report.json"
+    command = ["compile", "xfeat", "--runtime", "fake", *SMALL, "--cache", str(cache), "--load"]
+    command += ["--json", str(report)]
+    built = []
+    for extra in ([], [], ["--force"]):
+        assert main(command + extra) == 0
+        content = json.loads(report.read_text())
+        built.append(content["built"])
+        assert Path(content["engine"]).is_file()
+        assert content["manifest"]["config"]["max_keypoints"] == 20
+        assert content["readback"]["provider"] == "FakeProvider"
+    assert built == [True, False, True]
+    assert "FakeProvider" in capsys.readouterr().out
+
+
+def test_compiled_engine_is_the_one_that_a_node_in_flight_loads(cache: Path, capsys) -> None:
+    pytest.importorskip("onnxruntime", reason="this runtime needs onnxruntime")
+    from gps_denied_inference.errors import EngineRejectedError
+    from gps_denied_inference.pipeline.session import InferenceSession
+    from gps_denied_inference.settings import Settings
+
+    settings = Settings(
+        runtime="onnxruntime",
+        device="cpu",
+        image_width=64,
+        image_height=64,
+        max_keypoints=20,
+        engine_policy="load_only",
+        engine_cache_directory=str(cache),
+        threads=1,
+    )
+    session = InferenceSession(settings)
+    with pytest.raises(EngineRejectedError, match="gdi compile"):
+        session.open()
+    command = ["compile", "xfeat", "--runtime", "onnxruntime", "--device", "cpu", *SMALL]
+    assert main([*command, "--cache", str(cache)]) == 0
+    session.open()
+    assert session.readback.provider == "CPUExecutionProvider"
+    session.close()
+
+
+def test_compile_refuses_what_the_node_refuses(capsys) -> None:
+    assert main(["compile", "xfeat", "--runtime", "fake", "--keypoints", "0"]) == 1
+    assert "'max_keypoints' = 0" in capsys.readouterr().err
+    assert main(["compile", "xfeat", "--runtime", "fake", "--option", "odd"]) == 1
+    assert "NAME=VALUE" in capsys.readouterr().err
+    assert main(["compile", "no_such_model", "--runtime", "fake"]) == 1
+    assert "no_such_model" in capsys.readouterr().err
+
+
+def test_gate_accepts_file_and_folder(engine: Path, tmp_path: Path, capsys) -> None:
+    report = tmp_path / "gate.json"
+    for path in (engine, engine.parent):
+        assert main(["gate", str(path), "--json", str(report)]) == 0
+        assert "accepted" in capsys.readouterr().out
+        content = json.loads(report.read_text())
+        assert content["accepted"] is True
+        assert content["machine"]["runtime_id"] == "fake"
+
+
+def test_gate_refuses_and_says_why(engine: Path, tmp_path: Path, capsys) -> None:
+    report = tmp_path / "gate.json"
+    engine.write_bytes(engine.read_bytes() + b"\n")
+    assert main(["gate", str(engine), "--json", str(report)]) == 1
+    assert "reasons: size" in capsys.readouterr().out
+    manifest_path(engine).unlink()
+    assert main(["gate", str(engine), "--json", str(report)]) == 1
+    assert json.loads(report.read_text())["reasons"] == ["missing_manifest"]
+    assert main(["gate", str(tmp_path / "absent"), "--json", str(report)]) == 1
+    assert json.loads(report.read_text())["reasons"] == ["missing_artifact"]
+
+
+def test_gate_on_a_machine_without_that_runtime(engine: Path, monkeypatch, capsys) -> None:
+    from gps_denied_inference import runtimes
+
+    entry = runtimes._registry["fake"]._replace(target="no_such_library:Runtime", hint="get it")
+    monkeypatch.setitem(runtimes._registry, "fake", entry)
+    assert main(["gate", str(engine)]) == 1
+    out = capsys.readouterr().out
+    assert "reasons: runtime" in out
+    assert "note: runtime 'fake' cannot be used" in out
+    assert "get it" in out
+
+
+def test_keys_signing_and_the_gate(engine: Path, tmp_path: Path, capsys) -> None:
+    pytest.importorskip("cryptography", reason="signatures need the cryptography library")
+    key, public = tmp_path / "flight.key", tmp_path / "flight.key.pub"
+    assert main(["sign", "--new-key", str(key)]) == 0
+    assert main(["sign", "--new-key", str(key)]) == 1
+    assert "exists already" in capsys.readouterr().err
+    gate = ["gate", str(engine), "--require-signature", "--public-key", str(public)]
+    assert main(gate) == 1
+    assert "reasons: signature" in capsys.readouterr().out
+    assert main(["sign", str(engine.parent), "--key", str(key)]) == 0
+    assert main(gate) == 0
+    assert main(["sign", "--key", str(key)]) == 1
+    with pytest.raises(SystemExit):
+        main(["sign", str(engine)])
+
+
+def test_cache_lists_and_prunes(engine: Path, cache: Path, tmp_path: Path, capsys) -> None:
+    report = tmp_path / "cache.json"
+    where = ["--cache", str(cache), "--json", str(report)]
+    assert main(["cache", "list", *where]) == 0
+    assert "xfeat for fake" in capsys.readouterr().out
+    assert json.loads(report.read_text())["engines"][0]["engine"] == str(engine)
+    assert main(["cache", "prune", "--max-age", "1h", "--max-size", "1G", *where]) == 0
+    assert json.loads(report.read_text())["removed"] == []
+    old = time.time() - 7200
+    os.utime(engine, (old, old))
+    assert main(["cache", "prune", "--max-age", "1h", *where]) == 0
+    assert not engine.parent.exists()
+    assert main(["cache", "list", *where]) == 0
+    assert "0 engines" in capsys.readouterr().out
+
+
+def test_cache_prunes_everything(engine: Path, cache: Path) -> None:
+    assert main(["cache", "prune", "--all", "--cache", str(cache)]) == 0
+    assert not engine.parent.exists()
+
+
+@pytest.mark.parametrize(
+    "words", [["--max-age", "30"], ["--max-age", "xd"], ["--max-size", "-1"], ["--max-size", "1T"]]
+)
+def test_senseless_bounds_are_wrong_usage(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(["cache", "prune", *words])
+    assert exit_info.value.code == 2
