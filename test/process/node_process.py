@@ -232,14 +232,20 @@ class Driver:
         result = self._call(self._set, request, f"parameter {name}", 20.0).results[0]
         return bool(result.successful), str(result.reason)
 
+    def latest_status(self) -> InferenceStatus:
+        """Return the newest status, waiting for the first one."""
+        self.wait_until(lambda: bool(self.statuses), "a status")
+        return self.statuses[-1]
+
     def wait_for_status(
         self, fact: Callable[[InferenceStatus], bool], what: str, limit: float = 20.0
     ) -> InferenceStatus:
-        """Wait for a status that has a property; return it."""
+        """Wait for a status, the newest or a later one, that has a property; return it."""
         found: list[InferenceStatus] = []
+        since = max(0, len(self.statuses) - 1)
 
         def seen() -> bool:
-            found.extend(status for status in list(self.statuses) if fact(status))
+            found.extend(status for status in self.statuses[since:] if fact(status))
             return bool(found)
 
         self.wait_until(seen, what, limit)
