@@ -5,7 +5,7 @@ Nothing is imported before it is asked for, so listing architectures needs neith
 A new network is one file and one line here, or one call of :func:`register_architecture` from
 anywhere else::
 
-    register_architecture("mynet", "my_package.mynet:load_module", graph="my_package.mynet:assemble")
+    register_architecture("mynet", "mine.net:load_module", graph="mine.net_graph:assemble")
 """
 
 from __future__ import annotations

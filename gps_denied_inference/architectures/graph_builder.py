@@ -89,7 +89,7 @@ class GraphBuilder:
                 f"its architecture needs {len(inputs)} input(s) and {list(outputs)}"
             )
         names = {"": ""}
-        for value, ours in zip(graph.input, inputs):
+        for value, ours in zip(graph.input, inputs, strict=True):
             names[value.name] = self.cast(ours, np.float16) if half else ours
         keep_float = _float32_operands(graph)
         for tensor in graph.initializer:

@@ -7,8 +7,8 @@ checkpoint so that it loads unchanged.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 
 from gps_denied_inference.architectures.checkpoint import load_state, read_state_dict
 from gps_denied_inference.architectures.export import NetworkExport
@@ -33,6 +33,7 @@ class ConvBlock(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the layers to (1, C, H, W)."""
         out: torch.Tensor = self.layer(x)
         return out
 
@@ -88,8 +89,8 @@ class XFeatNetwork(nn.Module):
         x5 = self.block5(x4)
         fused = (
             x3
-            + F.interpolate(x4, scale_factor=2.0, mode="bilinear", align_corners=False)
-            + F.interpolate(x5, scale_factor=4.0, mode="bilinear", align_corners=False)
+            + functional.interpolate(x4, scale_factor=2.0, mode="bilinear", align_corners=False)
+            + functional.interpolate(x5, scale_factor=4.0, mode="bilinear", align_corners=False)
         )
         features = self.block_fusion(fused)
         reliability = torch.sigmoid(self.heatmap_head(features))
@@ -115,7 +116,8 @@ class XFeatExtractor(nn.Module):
 
     def _make_tables(self, device: torch.device) -> None:
         # Plain attributes, not buffers: half() would round them, and they need float32.
-        self._tables: dict[str, torch.Tensor] = {}
+        scale = [self.width / self.inner_width, self.height / self.inner_height]
+        self._tables = {"scale": torch.tensor(scale, device=device)}
         for axis, pixels in (("y", self.inner_height), ("x", self.inner_width)):
             cells, weights = bicubic_taps(pixels, pixels // CELL)
             matrix = bilinear_matrix(pixels, pixels // CELL)
@@ -146,7 +148,7 @@ class XFeatExtractor(nn.Module):
         x, y, scores = self._detect(logits, reliability)
         descriptors = self._describe(features, x, y)
         valid = scores > 0
-        scale = scores.new_tensor([self.width / self.inner_width, self.height / self.inner_height])
+        scale = self._tables["scale"]
         keypoints = (torch.stack([x, y], dim=1) + 0.5) * scale - 0.5
         return (
             keypoints * valid[:, None],
@@ -159,26 +161,26 @@ class XFeatExtractor(nn.Module):
         gray = image.float().mean(dim=2)[None, None]
         size = (self.inner_height, self.inner_width)
         if gray.shape[-2:] != size:
-            gray = F.interpolate(gray, size, mode="bilinear", align_corners=False)
-        return F.instance_norm(gray, eps=1e-5)
+            gray = functional.interpolate(gray, size, mode="bilinear", align_corners=False)
+        return functional.instance_norm(gray, eps=1e-5)
 
     def _detect(
         self, logits: torch.Tensor, reliability: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return x and y (K,) int64 in px of the inner image and the scores (K,)."""
         probability = torch.softmax(logits, dim=1)[:, :64]
-        heat = F.pixel_shuffle(probability, CELL)
-        peak = (heat == F.max_pool2d(heat, 5, 1, 2)) & (heat > self.detection_threshold)
+        heat = functional.pixel_shuffle(probability, CELL)
+        peak = (heat == functional.max_pool2d(heat, 5, 1, 2)) & (heat > self.detection_threshold)
         t = self._tables
         score = heat[0, 0] * (t["y_matrix"] @ reliability[0, 0] @ t["x_matrix"].T)
         score = torch.where(peak[0, 0], score, score.new_zeros(()))
         # Peaks of a 5x5 non-maximum suppression lie at least 3 px apart: a 2x2 block holds one.
-        blocks = F.pixel_unshuffle(score[None, None], 2)[0].flatten(1)
+        blocks = functional.pixel_unshuffle(score[None, None], 2)[0].flatten(1)
         best, place = blocks.max(dim=0)
         missing = self.max_keypoints - best.numel()
         if missing > 0:
-            best = F.pad(best, (0, missing))
-            place = F.pad(place, (0, missing))
+            best = functional.pad(best, (0, missing))
+            place = functional.pad(place, (0, missing))
         scores, block = torch.topk(best, self.max_keypoints)
         block_x = block % (self.inner_width // 2)
         block_y = torch.div(block, self.inner_width // 2, rounding_mode="floor")
@@ -189,13 +191,13 @@ class XFeatExtractor(nn.Module):
 
     def _describe(self, features: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Sample unit descriptors (K, 64) bicubically at whole pixels."""
-        dense = F.normalize(features[0].flatten(1).T, dim=1)
+        dense = functional.normalize(features[0].flatten(1).T, dim=1)
         columns = self.inner_width // CELL
         t = self._tables
         cells = t["y_cells"][y][:, :, None] * columns + t["x_cells"][x][:, None, :]
         weights = t["y_weights"][y][:, :, None] * t["x_weights"][x][:, None, :]
         taps = dense[cells.flatten(1)]
-        return F.normalize((weights.flatten(1)[:, None, :] @ taps)[:, 0], dim=1)
+        return functional.normalize((weights.flatten(1)[:, None, :] @ taps)[:, 0], dim=1)
 
 
 def load_network(model: Model) -> XFeatNetwork:

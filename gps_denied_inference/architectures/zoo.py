@@ -125,10 +125,7 @@ def resolve(name: str, *, weights: Path | None = None, need_weights: bool = Fals
         ModelIntegrityError: the shipped graph or fetched checkpoint is not the pinned one.
     """
     entry = get(name)
-    if weights is not None:
-        model = _local(entry, Path(weights))
-    else:
-        model = _published(entry)
+    model = _published(entry) if weights is None else _local(entry, Path(weights))
     if need_weights and model.weights is None and entry.weights is not None:
         raise ModelNotFoundError(
             f"the weights of '{name}' are not in {weights_folder()}; run 'gdi models fetch {name}'"
