@@ -88,6 +88,17 @@ def summary(samples: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def shortened(sample: dict[str, Any], start: float) -> dict[str, Any]:
+    """Return what changes from sample to sample, with ``t`` in s since ``start``."""
+    state = sample["state"]
+    return {
+        "phase": sample["phase"],
+        "t": round(sample["t"] - start, 3),
+        "temperatures": [sensor["temperature"] for sensor in state["sensors"]],
+        **{key: state[key] for key in ("level", "power", "clock", "load", "throttle_bits")},
+    }
+
+
 def main() -> int:
     """Record the three phases; return 0 where the load was seen."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -124,18 +135,18 @@ def main() -> int:
         for phase in ("idle", "load", "cool_down")
     }
     start = samples[0]["t"]
-    for sample in samples:
-        sample["t"] = round(sample["t"] - start, 3)
     result = {
         "gpu": torch.cuda.get_device_name(0),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "command": " ".join(["python3", *sys.argv]),
+        "idle_s": args.idle,
+        "load_s": args.load,
+        "period_s": args.period,
         "matrix_products_8192_fp16": sum(done),
         "reading_cost_idle": cost,
         "reading_cost_under_load": loaded_cost,
         "phases": phases,
-        "samples": samples,
+        "samples": [shortened(sample, start) for sample in samples],
     }
     args.json.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
     print(json.dumps({key: result[key] for key in result if key != "samples"}, indent=1))

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from gps_denied_inference.errors import InvalidParameterError, StorageError, ThermalReadError
+from gps_denied_inference.thermal.policy import ThermalPolicy
 from gps_denied_inference.thermal.replay import ReplaySource, ThermalRecorder, load_recording
-from gps_denied_inference.thermal.state import ThermalLevel, ThermalState
+from gps_denied_inference.thermal.state import ThermalLevel, ThermalState, ThrottleCause
 
 LEVELS = (ThermalLevel.NOMINAL, ThermalLevel.WARM, ThermalLevel.UNKNOWN, ThermalLevel.CRITICAL)
 
@@ -117,3 +118,25 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path, recording: Path) -
         ThermalRecorder(tmp_path / "absent" / "file.jsonl", "sysfs")
     with pytest.raises(InvalidParameterError):
         ReplaySource(recording, speed=0.0)
+
+
+def test_a_real_gpu_s_recording() -> None:
+    """An H100: 5 s idle, 20 s of matrix products at its power cap, 5 s after."""
+    path = Path(__file__).parent / "recordings" / "h100_under_load.jsonl"
+    clock = Clock()
+    source = ReplaySource(path, clock=clock)
+    policy = ThermalPolicy()
+    seen: dict[int, list[ThermalState]] = {}
+    while (state := source.read()).is_telemetry_available:
+        seen.setdefault(state.throttle_bits, []).append(state)
+        # A power cap that does its work is no reason to slow the node down.
+        assert policy.update(state, clock.now).description == ""
+        clock.now += 0.5
+    assert 29.0 <= clock.now - 1000.0 <= 33.0
+    # Idle is no throttling; the software power cap is one, but not by heat.
+    assert {state.throttle_causes for state in seen[0x1]} == {ThrottleCause.NONE}
+    assert {state.throttle_causes for state in seen[0x4]} == {ThrottleCause.POWER}
+    assert not any(state.thermal_throttle_active for states in seen.values() for state in states)
+    assert max(state.sensors[0].temperature for state in seen[0x4]) == 57.0
+    assert min(state.clock for state in seen[0x4]) < 0.7 * 1.98e9
+    assert all(state.sensors[0].limit == 87.0 for state in seen[0x4])
