@@ -1,4 +1,4 @@
-"""What happens in flight: the camera drops out, several cameras, a supervisor, a lifecycle manager."""
+"""What happens in flight: camera drop-outs, overload, supervisors and lifecycle managers."""
 
 from __future__ import annotations
 

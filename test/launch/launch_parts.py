@@ -1,0 +1,49 @@
+"""Parts of the launch tests: the launch file under test, and a driver for what it starts."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import launch_testing.actions
+import yaml
+from launch import LaunchDescription
+from launch.actions import GroupAction, IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+from node_process import Driver
+
+LAUNCH_FOLDER = Path(__file__).resolve().parents[2] / "launch"
+FAKE = {"runtime": "fake", "max_keypoints": 100, "status_rate": 10.0}
+
+
+class Launched:
+    """What :class:`node_process.Driver` needs to know of a node that launch has started."""
+
+    def __init__(self, namespace: str = "") -> None:
+        self.namespace = namespace
+        self.full_name = f"{namespace}/inference_node"
+        self.output = "(see launch's own output)"
+
+
+def drive(namespace: str = "") -> Driver:
+    """Return a driver for a launched node."""
+    return Driver(Launched(namespace))  # type: ignore[arg-type]
+
+
+def inference(parameters: Mapping[str, Any] | None = None, **arguments: str) -> GroupAction:
+    """Return the launch file under test with a parameter file and launch arguments."""
+    folder = Path(tempfile.mkdtemp(prefix="gdi_launch_test_"))
+    file = folder / "parameters.yaml"
+    merged = {**FAKE, "engine_cache_directory": str(folder / "engines"), **(parameters or {})}
+    file.write_text(yaml.safe_dump({"/**": {"ros__parameters": merged}}), encoding="utf-8")
+    arguments.setdefault("params_file", str(file))
+    source = PythonLaunchDescriptionSource(str(LAUNCH_FOLDER / "inference.launch.py"))
+    return GroupAction([IncludeLaunchDescription(source, launch_arguments=list(arguments.items()))])
+
+
+def description(*actions: Any) -> LaunchDescription:
+    """Return a launch description whose tests may begin at once."""
+    return LaunchDescription([*actions, launch_testing.actions.ReadyToTest()])

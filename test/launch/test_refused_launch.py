@@ -1,0 +1,61 @@
+"""autostart of what cannot be: reported in one line, the node lives, a retry works."""
+
+from __future__ import annotations
+
+import unittest
+
+import pytest
+
+pytest.importorskip(
+    "launch_testing", reason="launch_testing is not installed: it comes with a ROS 2 installation"
+)
+pytest.importorskip("launch_testing_ros", reason="launch_testing_ros is not installed")
+
+import launch_testing
+from rcl_interfaces.msg import ParameterType, ParameterValue
+
+from launch_parts import description, drive, inference
+from node_process import ACTIVE, UNCONFIGURED
+
+# Parameters of each case, and the word that the report has to have.
+CASES = {
+    "unknown_model": ({"model": "no_such_model"}, "no_such_model"),
+    "missing_gpu": ({"runtime": "onnxruntime", "device": "cuda:7"}, "cuda"),
+    "missing_engine": ({"runtime": "onnxruntime", "engine_policy": "load_only"}, "load_only"),
+}
+MENDED = {"model": "xfeat", "device": "cpu", "engine_policy": "build_if_needed"}
+
+
+@pytest.mark.launch_test
+@launch_testing.parametrize("case", list(CASES))
+def generate_test_description(case):
+    return description(inference(CASES[case][0]))
+
+
+class TestRefused(unittest.TestCase):
+    def test_report_and_retry(self, proc_output, case):
+        parameters, word = CASES[case]
+        proc_output.assertWaitFor("could not be configured", timeout=60)
+        proc_output.assertWaitFor(word, timeout=5)
+        driver = drive()
+        try:
+            assert driver.state() == UNCONFIGURED
+            for name in parameters.keys() & MENDED.keys():
+                value = ParameterValue(
+                    type=ParameterType.PARAMETER_STRING, string_value=MENDED[name]
+                )
+                taken, reason = driver.set_parameter(name, value)
+                assert taken, reason
+            assert driver.configure()
+            assert driver.activate()
+            assert driver.state() == ACTIVE
+            driver.publish_until_answered(2)
+        finally:
+            driver.close()
+
+
+@launch_testing.post_shutdown_test()
+class TestEnd(unittest.TestCase):
+    def test_node_ended_cleanly_and_autostart_said_no(self, proc_info, case):
+        codes = {info.process_name.rsplit("-", 1)[0]: info.returncode for info in proc_info}
+        assert codes == {"inference_node": 0, "autostart": 1}
