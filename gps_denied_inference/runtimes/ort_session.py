@@ -51,9 +51,11 @@ _OUT_OF_MEMORY = (
     "cudaerrormemoryallocation",
     "bad_alloc",
     "bad allocation",
+    "is smaller than requested bytes",
 )
 _UNSUPPORTED = ("no kernel image is available", "unsupported toolchain", "cuda failure 209:")
 _OLD_DRIVER = ("driver version is insufficient", "cuda failure 35:")
+_MISSING_LIBRARY = ("failed to load library", "cannot open shared object", "failed to create")
 _CPU_FALLBACK = "fallback to cpu ep has been explicitly disabled"
 
 
@@ -242,12 +244,14 @@ def map_error(
         return RuntimeUnavailableError(
             f"could not {doing}: the NVIDIA driver is too old ({text})", "install a newer driver"
         )
+    if settings.provider != "cpu" and any(sign in lowered for sign in _MISSING_LIBRARY):
+        return RuntimeUnavailableError(
+            f"could not {doing}: {provider} does not start ({text})", _advice(settings)
+        )
     if _CPU_FALLBACK in lowered:
         return ReadbackMismatchError(
             f"{provider} was asked for, but the graph or parts of it would run on the CPU: its "
-            f"libraries did not load, or it cannot run every node; {INSTALL_GPU}"
-            + (f"; {_INSTALL_TENSORRT}" if settings.provider == "tensorrt" else "")
-            + (f" ({_preload()})" if _preload() else "")
+            f"libraries did not load, or it cannot run every node; {_advice(settings)}"
         )
     return otherwise(f"{provider} could not {doing}: {text}")
 
@@ -306,9 +310,7 @@ def _read_back(session: Any, settings: SessionSettings) -> str:
     running = str(session.get_providers()[0])
     if running != wanted:
         raise ReadbackMismatchError(
-            f"{wanted} was asked for, but {running} runs; {INSTALL_GPU}"
-            + (f"; {_INSTALL_TENSORRT}" if settings.provider == "tensorrt" else "")
-            + (f" ({_preload()})" if _preload() else "")
+            f"{wanted} was asked for, but {running} runs; {_advice(settings)}"
         )
     if settings.provider != "cpu":
         options = session.get_provider_options().get(running, {})
@@ -318,6 +320,15 @@ def _read_back(session: Any, settings: SessionSettings) -> str:
                 f"cuda:{settings.device_index} was asked for, but cuda:{index} runs"
             )
     return running
+
+
+def _advice(settings: SessionSettings) -> str:
+    """Return what to install, and what did not load here."""
+    advice = INSTALL_GPU
+    if settings.provider == "tensorrt":
+        advice += f"; {_INSTALL_TENSORRT}"
+    missing = _preload()
+    return f"{advice} ({missing})" if missing else advice
 
 
 @functools.cache

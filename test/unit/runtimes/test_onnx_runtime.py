@@ -329,9 +329,11 @@ def test_nodes_may_not_fall_to_the_cpu(handle: EngineHandle) -> None:
         ("CUDA failure 2: out of memory ; GPU=0 ; hostname=x", DeviceOutOfMemoryError),
         ("Failed to allocate memory for requested buffer of size 99", DeviceOutOfMemoryError),
         ("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED", DeviceOutOfMemoryError),
+        ("Available memory of 9 is smaller than requested bytes of 99", DeviceOutOfMemoryError),
         ("std::bad_alloc", DeviceOutOfMemoryError),
         ("CUDA failure 209: no kernel image is available", UnsupportedDeviceError),
         ("CUDA failure 35: CUDA driver version is insufficient", RuntimeUnavailableError),
+        ("Failed to load library libx.so: libcudnn.so.9: cannot open", RuntimeUnavailableError),
         ("CUDA failure 700: an illegal memory access", InferenceError),
     ],
 )
