@@ -30,6 +30,7 @@ from gps_denied_inference.errors import (
     RuntimeUnavailableError,
     UnsupportedDeviceError,
 )
+from gps_denied_inference.runtimes.owned_thread import OwnedThread
 from gps_denied_inference.runtimes.protocol import TensorSpec
 
 _LOG = logging.getLogger(__name__)
@@ -136,8 +137,11 @@ class OrtSession:
         self._binding: Any = None
         self._input_values: list[Any] = []
         self._output_values: list[Any] = []
-        self._session: Any = _create(data, settings, {})
+        self._session: Any = None
+        self._thread = OwnedThread("onnxruntime engine") if settings.cuda_graph else None
+        self.provider = ""
         try:
+            self._session = _create(data, settings, {})
             self.provider = _read_back(self._session, settings)
             _compare_tensors("inputs", inputs, self._session.get_inputs())
             _compare_tensors("outputs", outputs, self._session.get_outputs())
@@ -152,6 +156,20 @@ class OrtSession:
 
     def run(self, arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """Run one forward pass. Vendor exceptions pass through: see :func:`map_error`."""
+        if self._thread is not None:
+            return self._thread.call(self._run, arrays)
+        return self._run(arrays)
+
+    def close(self) -> None:
+        """Give back the session, its buffers, its arena and its thread."""
+        if self._thread is None:
+            self._release()
+            return
+        self._thread.call(self._release)
+        self._thread.close()
+        self._thread = None
+
+    def _run(self, arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         if self._binding is None:
             feed = {spec.name: array for spec, array in zip(self._inputs, arrays, strict=True)}
             return list(self._session.run(self._output_names, feed))
@@ -160,8 +178,7 @@ class OrtSession:
         self._session.run_with_iobinding(self._binding)
         return [value.numpy() for value in self._output_values]
 
-    def close(self) -> None:
-        """Give back the session, its buffers and its arena."""
+    def _release(self) -> None:
         if self._binding is not None:
             self._binding.clear_binding_inputs()
             self._binding.clear_binding_outputs()

@@ -376,6 +376,40 @@ def test_failed_warm_up_gives_everything_back(
     assert len(closed) == 1
 
 
+def test_session_with_a_cuda_graph_keeps_to_one_thread(
+    handle: EngineHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    run, release = ort_session.OrtSession._run, ort_session.OrtSession._release
+
+    def note_run(self: ort_session.OrtSession, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        seen.append(threading.get_ident())
+        return run(self, arrays)
+
+    def note_release(self: ort_session.OrtSession) -> None:
+        seen.append(threading.get_ident())
+        release(self)
+
+    monkeypatch.setattr(ort_session.OrtSession, "_run", note_run)
+    monkeypatch.setattr(ort_session.OrtSession, "_release", note_release)
+    settings = SessionSettings("cpu", cuda_graph=True)
+    before = threading.active_count()
+    session = ort_session.OrtSession(
+        handle.entry.artifact.read_bytes(), settings, handle.inputs, handle.outputs
+    )
+    for _ in range(2):
+        thread = threading.Thread(target=session.run, args=([image()],))
+        thread.start()
+        thread.join()
+    assert session.run([image(4)])[1][0] == 8
+    session.close()
+    session.close()
+    assert len(seen) == 5
+    assert len(set(seen[:4])) == 1
+    assert seen[0] != threading.get_ident()
+    assert threading.active_count() == before
+
+
 def test_only_one_module_imports_the_library() -> None:
     package = Path(sys.modules["gps_denied_inference"].__file__ or "").parent
     users = [
