@@ -181,7 +181,7 @@ def autostart_handlers(node: LifecycleNode, full_name: str) -> list:
     def on_exit(event, _context):
         # An autostart that talks to a dead process would wait for its answer.
         stale, running[:] = list(running), []
-        stop = [EmitEvent(event=ShutdownProcess(action=matches_action(a))) for a in stale]
+        stop = [EmitEvent(event=ShutdownProcess(process_matcher=matches_action(a))) for a in stale]
         return [LogInfo(msg=f"{full_name} ended with exit code {event.returncode}"), *stop]
 
     return [
