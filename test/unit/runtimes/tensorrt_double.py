@@ -103,7 +103,7 @@ class OnnxParser:
         self.network.graph = graph
         try:
             onnx.checker.check_model(onnx.load_from_string(graph))
-        except Exception:  # noqa: BLE001
+        except Exception:
             self.num_errors = 1
             return False
         return True
@@ -241,5 +241,3 @@ class DoubleCuda:
     def close(self) -> None:
         self._memory.clear()
         live_cudas.remove(self)
-
-

