@@ -26,6 +26,8 @@ from gps_denied_inference.thermal.state import (
 # (jtop: -256; ACPI: -274; unset registers: 0x7fffffff or 65535).
 COLDEST_PLAUSIBLE = -60.0
 HOTTEST_PLAUSIBLE = 150.0
+# Above every clock in Hz and every power in W.
+MOST_MEASURED = 1e12
 # A limit below this is an unset trip point, not a limit.
 LOWEST_PLAUSIBLE_LIMIT = 30.0
 
@@ -231,9 +233,9 @@ class Assessor:
             throttle_causes=causes,
             throttle_bits=sample.bits & 0xFFFFFFFFFFFFFFFF,
             sensors=tuple(sensor_of(reading) for reading in sample.readings),
-            clock=_not_negative(sample.clock),
-            clock_max=_not_negative(sample.clock_max),
-            power=_not_negative(sample.power),
+            clock=_measured(sample.clock),
+            clock_max=_measured(sample.clock_max),
+            power=_measured(sample.power),
             load=sample.load if 0.0 <= sample.load <= 1.0 else NAN,
             power_mode=sample.power_mode,
             sample_age=0.0 if available else NAN,
@@ -241,8 +243,9 @@ class Assessor:
         )
 
 
-def _not_negative(value: float) -> float:
-    return float(value) if math.isfinite(value) and value >= 0.0 else NAN
+def _measured(value: float) -> float:
+    """Return a clock in Hz or a power in W, NaN where it cannot be one (nor fit a float32)."""
+    return float(value) if 0.0 <= value <= MOST_MEASURED else NAN
 
 
 def _names(causes: ThrottleCause) -> str:

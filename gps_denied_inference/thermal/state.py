@@ -15,6 +15,9 @@ from typing import Any
 from gps_denied_inference.errors import ThermalReadError
 
 NAN = math.nan
+# What the message's fields can hold.
+_FLOAT32_MOST = 3.4e38
+_BITS = {"stamp_ns": 60, "throttle_bits": 64, "keypoint_limit": 32}
 
 
 class ThermalLevel(IntEnum):
@@ -197,8 +200,8 @@ class ThermalState:
 
 
 def one_line(text: str) -> str:
-    """Return ``text`` with every run of white space as one space."""
-    return " ".join(text.split())
+    """Return ``text`` with every run of white space and unprintable signs as one space."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
 
 
 def _plain(value: Any) -> dict[str, Any]:
@@ -236,8 +239,15 @@ def _fields_from(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
                     value = float(value)
                 except OverflowError:
                     raise _mistyped(kind, field.name, "a number beyond float64") from None
-        elif type(field.default) in (bool, int, str) and type(value) is not type(field.default):
-            raise _mistyped(kind, field.name, value)
+            if abs(value) > _FLOAT32_MOST:
+                raise _mistyped(kind, field.name, value)
+        elif type(field.default) in (bool, int, str):
+            if type(value) is not type(field.default):
+                raise _mistyped(kind, field.name, value)
+            if field.name in _BITS and not 0 <= value < 2 ** _BITS[field.name]:
+                raise _mistyped(kind, field.name, value)
+        if isinstance(value, str):
+            value = one_line(value)
         values[field.name] = value
     return values
 

@@ -6,7 +6,7 @@ import math
 import re
 from pathlib import Path
 
-from gps_denied_inference.thermal.state import NAN
+from gps_denied_inference.thermal.state import NAN, one_line
 from gps_denied_inference.thermal.sysfs_files import listed, read_number, read_text
 
 _GPU = re.compile(r"gpu|ga10b|gv11b|gp10b|gm20b|mali|v3d|panfrost|panthor", re.IGNORECASE)
@@ -69,7 +69,7 @@ class Board:
         except OSError:
             models = ""
         named = re.search(rf"<\s*POWER_MODEL\s+ID=0*{number}\s+NAME=(\S+)\s*>", models)
-        return named.group(1) if named else f"mode {number}"
+        return one_line(named.group(1)) if named else f"mode {number}"
 
     def _accelerators(self) -> list[Path]:
         devices = listed(self._root / "sys/class/devfreq", "*")

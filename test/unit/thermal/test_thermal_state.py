@@ -19,6 +19,7 @@ from gps_denied_inference.thermal.state import (
     ThermalSensor,
     ThermalState,
     ThrottleCause,
+    one_line,
 )
 
 MESSAGES = Path(__file__).resolve().parents[3] / "msg"
@@ -61,12 +62,13 @@ def test_the_default_is_the_safe_one() -> None:
         assert math.isnan(state.frame_rate_limit)
         assert state.hottest is None
         assert state.tightest is None
-    assert ThermalState.unknown("why\nnot").reason == "why not"
+    assert ThermalState.unknown("why\n\0 not").reason == "why not"
 
 
+texts = st.text().map(one_line)
 numbers = st.one_of(st.just(math.nan), st.floats(-1e9, 1e9))
 made_sensors = st.builds(
-    ThermalSensor, st.text(), st.sampled_from(SensorKind), st.booleans(), numbers, numbers, numbers
+    ThermalSensor, texts, st.sampled_from(SensorKind), st.booleans(), numbers, numbers, numbers
 )
 
 
@@ -74,7 +76,7 @@ made_sensors = st.builds(
 def states(draw: Any) -> ThermalState:
     level = draw(st.sampled_from(ThermalLevel))
     return ThermalState(
-        stamp_ns=draw(st.integers(0, 2**62)),
+        stamp_ns=draw(st.integers(0, 2**60 - 1)),
         source=draw(st.sampled_from(["jtop", "nvml", "sysfs", "replay", "none"])),
         level=level,
         is_telemetry_available=level is not ThermalLevel.UNKNOWN,
@@ -84,9 +86,9 @@ def states(draw: Any) -> ThermalState:
         sensors=tuple(draw(st.lists(made_sensors, max_size=3))),
         clock=draw(numbers),
         load=draw(numbers),
-        power_mode=draw(st.text()),
+        power_mode=draw(texts),
         sample_age=draw(numbers),
-        reason=draw(st.text()),
+        reason=draw(texts),
         frame_rate_limit=draw(numbers),
         keypoint_limit=draw(st.integers(0, 2**31)),
     )
@@ -115,6 +117,10 @@ def test_json_and_back(state: ThermalState) -> None:
         {"sensors": ["cpu"]},
         {"reason": None},
         {"keypoint_limit": 1.5},
+        {"keypoint_limit": -1},
+        {"throttle_bits": 2**64},
+        {"stamp_ns": -1},
+        {"power": 1e39},
     ],
 )
 def test_a_dict_that_makes_no_state_is_refused(change: dict[str, Any]) -> None:
