@@ -163,8 +163,9 @@ def _on_a_line(points: Points) -> bool:
     """Tell whether all points lie on one line or in one spot, to within half a pixel."""
     if len(points) < 3:
         return True
-    spread = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
-    return bool(spread[-1] / np.sqrt(len(points)) < 0.5)
+    centred = points - points.mean(axis=0)
+    least_variance = np.linalg.eigvalsh(centred.T @ centred / len(points))[0]
+    return bool(least_variance < 0.5**2)
 
 
 def _by_chance(model: str, reference: Points, threshold: float) -> float:

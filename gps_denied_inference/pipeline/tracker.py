@@ -1,10 +1,10 @@
 """Frame-to-frame tracks with ids that an estimator can trust.
 
 Each frame is matched to the one before, the matches are verified by geometry, and features that
-pass inherit their partner's id. An id ends the first time its point is not found again: a track has
-no holes, since VINS-style estimators count an id's observations as successive frames. A frame in
-which nothing could be tracked is the one exception: it carries only fresh ids, and tracks go on
-from the last good frame if the next one shows the same scene within ``max_gap``.
+pass continue tracks (:mod:`links`). A track whose point is not detected for a few frames keeps its
+id if the point turns up again where it must be; estimators that need an unbroken row of frames get
+one from :mod:`feature_cloud`. A frame in which nothing could be tracked carries only fresh ids, and
+tracks go on from the last good frame if the next one shows the same scene within ``max_gap``.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import numpy.typing as npt
 from gps_denied_inference.errors import InvalidParameterError, UnknownNameError
 from gps_denied_inference.pipeline import geometry as geo
 from gps_denied_inference.pipeline.features import Features
-from gps_denied_inference.pipeline.geometry import GeometricModel, Mask
+from gps_denied_inference.pipeline.geometry import GeometricModel
+from gps_denied_inference.pipeline.links import Links, Tracks, find_links
 from gps_denied_inference.pipeline.matcher import Matches
 
 EVENTS = ("started", "tracked", "repeated", "blank", "lost", "gap", "time_backwards")
 MODELS = ("homography", "fundamental", "none")
-NEIGHBOURS = 6
 MIN_FEATURES = 12
 """Frames with fewer features are ``blank``: no homography could be verified on them."""
 
@@ -72,7 +72,8 @@ class TrackUpdate:
         geometry: the model that verified those pairs; None where none was asked for or found.
         keyframe_features, keyframe_tag: what ``matches_to_keyframe`` points into, and the tag
             given with that frame; None where ``matches_to_keyframe`` is.
-        continued: number of tracks that go on in this frame.
+        continued: number of features that continue a track.
+        coasting: number of tracks that wait to be detected again.
         cut: number of tracks that ended with this frame.
         counters: frames per event, and ``keyframes``, ``tracks_started``, ``tracks_cut`` and
             ``links_rejected`` (matches refused by geometry) since the tracker was made.
@@ -86,32 +87,24 @@ class TrackUpdate:
     keyframe_features: Features | None
     keyframe_tag: Any
     continued: int
+    coasting: int
     cut: int
     counters: Mapping[str, int]
 
 
 @dataclass(frozen=True, eq=False)
 class _Frame:
-    """A frame that later ones may be matched to; ``smoothed`` (N, 2) px are filtered positions."""
+    """A frame that later ones may be matched to, and the tracks alive after it."""
 
     features: Features
     stamp_ns: int
     tag: Any
-    smoothed: npt.NDArray[np.float64]
+    tracks: Tracks
 
     @property
     def ids(self) -> npt.NDArray[np.uint64]:
         assert self.features.track_ids is not None
         return self.features.track_ids
-
-
-@dataclass(frozen=True, eq=False)
-class _Link:
-    """Features (``here``) that continue tracks of an earlier frame (``there``)."""
-
-    here: npt.NDArray[np.int32]
-    there: npt.NDArray[np.int32]
-    smoothed: npt.NDArray[np.float64]
 
 
 class Tracker:
@@ -120,9 +113,9 @@ class Tracker:
     Args:
         matcher: finds pairs between two frames' features.
         geometry: what verifies them: ``"homography"`` (near-flat ground), ``"fundamental"`` (a
-            scene with depth; links must then also move as their neighbours do) or ``"none"``: no
-            check, and ids may jump where the matcher errs.
-        threshold: px, greatest residual of a link and of a pair to the key frame.
+            scene with depth) or ``"none"``: no check, and ids jump where the matcher errs.
+        threshold: px of the received image, greatest residual of a match; links are gated at half
+            of it, see :mod:`links`.
         max_gap: s, tracks do not outlive a longer time without a good frame.
         keyframe_share: a new key frame is due when a smaller share of its features goes on.
         keyframe_motion: a new key frame is due when the median pair has moved this share of the
@@ -222,24 +215,18 @@ class Tracker:
         self._newest = frame
         if self._anchor is None and event == "lost":
             self._anchor = frame
-        waiting = 0 if self._anchor in (None, frame) else self._anchor.features.count
+        waiting = 0 if self._anchor in (None, frame) else self._anchor.tracks.count
         return self._report(frame, event, cut=self._cut_to(waiting + features.count))
 
     def _continue(
-        self, features: Features, stamp_ns: int, tag: Any, earlier: _Frame, link: _Link
+        self, features: Features, stamp_ns: int, tag: Any, earlier: _Frame, link: Links
     ) -> TrackUpdate:
-        assert earlier.features.track_ages is not None
         fresh = np.ones(features.count, np.bool_)
         fresh[link.here] = False
         ids = np.zeros(features.count, np.uint64)
-        ids[link.here] = earlier.ids[link.there]
+        ids[link.here] = earlier.tracks.ids[link.there]
         ids[fresh] = self._take(int(np.count_nonzero(fresh)))
-        ages = np.zeros(features.count, np.uint32)
-        ages[link.here] = earlier.features.track_ages[link.there] + 1
-        smoothed = features.keypoints.astype(np.float64)
-        smoothed[link.here] = link.smoothed
-        tracked = dataclasses.replace(features, track_ids=ids, track_ages=ages)
-        frame = _Frame(tracked, stamp_ns, tag, smoothed)
+        frame = _frame(features, stamp_ns, tag, link.advance(features, earlier.tracks, ids))
         keyframe = self._keyframe
         assert keyframe is not None
         matches = _pairs_by_id(frame, keyframe)
@@ -249,15 +236,15 @@ class Tracker:
             # Frame to frame, an epipolar line lets slow drift pass; seen from the key frame it adds
             # up. (A homography's links are gated by their filtered positions instead.)
             drifted = matches.query_indices[~model.inliers]
-            ids[drifted] = self._take(len(drifted))
-            ages[drifted] = 0
+            frame.ids[drifted] = self._take(len(drifted))
+            frame.tracks.ages[drifted] = 0
             continued -= len(drifted)
         due = self._keyframe_due(matches, model, frame, keyframe)
         if due:
             self._keyframe = frame
             self._counters["keyframes"] += 1
         self._newest = self._anchor = frame
-        cut = self._cut_to(features.count)
+        cut = self._cut_to(frame.tracks.count)
         return self._report(frame, "tracked", due, keyframe, matches, model, continued, cut)
 
     def _report(
@@ -281,6 +268,7 @@ class Tracker:
             keyframe_features=None if keyframe is None else keyframe.features,
             keyframe_tag=None if keyframe is None else keyframe.tag,
             continued=continued,
+            coasting=frame.tracks.count - frame.features.count,
             cut=cut,
             counters=dict(self._counters),
         )
@@ -297,56 +285,29 @@ class Tracker:
         return cut
 
     def _with_fresh_ids(self, features: Features, stamp_ns: int, tag: Any) -> _Frame:
-        fresh = dataclasses.replace(
-            features,
-            track_ids=self._take(features.count),
-            track_ages=np.zeros(features.count, np.uint32),
-        )
-        return _Frame(fresh, stamp_ns, tag, features.keypoints.astype(np.float64))
+        tracks = Tracks.fresh(features, self._take(features.count))
+        return _frame(features, stamp_ns, tag, tracks)
 
     def _verify(self, matches: Matches) -> GeometricModel | None:
         if self._model == "none":
             return None
         return geo.verify(matches, self._model, self._threshold)
 
-    def _link(self, features: Features, earlier: _Frame) -> _Link | None:
+    def _link(self, features: Features, earlier: _Frame) -> Links | None:
         """Match to an earlier frame and keep what geometry confirms; None where that is nothing."""
         matches = self._matcher.match(features, earlier.features)
         here, there = matches.query_indices, matches.reference_indices
-        smoothed = matches.query_points.astype(np.float64)
         if self._model == "none":
-            return _Link(here, there, smoothed) if matches.count else None
+            smoothed = matches.query_points.astype(np.float64)
+            return Links(here, there, smoothed, None) if matches.count else None
         model = self._verify(matches)
         if model is None:
             self._counters["links_rejected"] += matches.count
             return None
-        if model.type == "homography":
-            keep, smoothed = self._follow_plane(model, matches, earlier)
-        else:
-            keep = model.inliers & _moves_with_neighbours(matches, model.inliers, self._threshold)
-        self._counters["links_rejected"] += int(np.count_nonzero(~keep))
-        return _Link(here[keep], there[keep], smoothed[keep])
-
-    def _follow_plane(
-        self, model: GeometricModel, matches: Matches, earlier: _Frame
-    ) -> tuple[Mask, npt.NDArray[np.float64]]:
-        """Gate links by where the track's filtered position must be now.
-
-        A link that is off by less than the threshold can still be the neighbouring corner; a few
-        of those in a row walk an id away. The filtered position remembers the way so far, so that
-        the walk shows as a lasting offset and the track is cut.
-        """
-        assert earlier.features.track_ages is not None
-        predicted = geo.project(
-            np.asarray(np.linalg.inv(model.matrix), np.float64),
-            earlier.smoothed[matches.reference_indices],
-        )
-        offset = matches.query_points - predicted
-        keep: Mask = model.inliers & (np.linalg.norm(offset, axis=1) < self._threshold)
-        ages = earlier.features.track_ages[matches.reference_indices]
-        # A running mean at first, then a slow filter: parallax of real relief is followed.
-        gain = np.maximum(1.0 / (ages + 2.0), 0.1)
-        return keep, predicted + gain[:, None] * offset
+        links = find_links(features, earlier.tracks, matches, model, self._threshold)
+        kept = np.count_nonzero(np.isin(here, links.here))
+        self._counters["links_rejected"] += matches.count - int(kept)
+        return links if len(links.here) >= MIN_FEATURES else None
 
     def _keyframe_due(
         self, matches: Matches, model: GeometricModel | None, frame: _Frame, keyframe: _Frame
@@ -368,6 +329,14 @@ def _same(a: Features, b: Features) -> bool:
     return np.array_equal(a.keypoints, b.keypoints) and np.array_equal(a.descriptors, b.descriptors)
 
 
+def _frame(features: Features, stamp_ns: int, tag: Any, tracks: Tracks) -> _Frame:
+    """Give features the ids and ages of their tracks."""
+    ids, ages = tracks.ids[: features.count], tracks.ages[: features.count]
+    return _Frame(
+        dataclasses.replace(features, track_ids=ids, track_ages=ages), stamp_ns, tag, tracks
+    )
+
+
 def _pairs_by_id(frame: _Frame, keyframe: _Frame) -> Matches:
     """Join the features of two frames that carry one id; scores are the descriptors' cosine."""
     _, here, there = np.intersect1d(
@@ -378,22 +347,3 @@ def _pairs_by_id(frame: _Frame, keyframe: _Frame) -> Matches:
     a, b = frame.features.descriptors[here], keyframe.features.descriptors[there]
     cosine = np.clip(np.sum(a * b, axis=1), 0.0, 1.0)
     return Matches.between(frame.features, keyframe.features, here, there, cosine)
-
-
-def _moves_with_neighbours(matches: Matches, inliers: Mask, threshold: float) -> Mask:
-    """Tell which pairs move as the median of their nearest neighbours does.
-
-    An epipolar line runs across the whole image: a wrong match on it passes the fundamental
-    matrix. Neighbouring points at other depths move alike, to within a fifth of their motion.
-    """
-    points = matches.query_points[inliers]
-    motion = matches.reference_points[inliers] - points
-    squared = np.sum(points**2, axis=1)
-    distance = squared[:, None] + squared[None, :] - 2.0 * (points @ points.T)
-    k = min(NEIGHBOURS + 1, len(points))  # each point is its own nearest neighbour
-    nearest = np.argpartition(distance, k - 1, axis=1)[:, :k]
-    usual = np.median(motion[nearest], axis=1)
-    limit = threshold + 0.2 * np.linalg.norm(usual, axis=1)
-    alike = np.zeros(matches.count, np.bool_)
-    alike[inliers] = np.linalg.norm(motion - usual, axis=1) < limit
-    return alike
