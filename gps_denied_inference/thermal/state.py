@@ -228,7 +228,7 @@ def _fields_from(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
     for field in fields(kind):
         if field.name not in data:
             continue
-        value = data[field.name]
+        value: Any = data[field.name]
         if type(field.default) is float:
             if value is None:
                 value = NAN
@@ -244,11 +244,12 @@ def _fields_from(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
         elif type(field.default) in (bool, int, str):
             if type(value) is not type(field.default):
                 raise _mistyped(kind, field.name, value)
-            if field.name in _BITS and not 0 <= value < 2 ** _BITS[field.name]:
-                raise _mistyped(kind, field.name, value)
         if isinstance(value, str):
             value = one_line(value)
         values[field.name] = value
+    for name, bits in _BITS.items():
+        if name in values and not 0 <= values[name] < 1 << bits:
+            raise _mistyped(kind, name, values[name])
     return values
 
 
