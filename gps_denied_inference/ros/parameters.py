@@ -1,0 +1,117 @@
+"""Declares the table of :class:`~gps_denied_inference.settings.Settings` as ROS parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
+
+from gps_denied_inference.errors import ConfigurationError, InvalidParameterError
+from gps_denied_inference.settings import Parameter, Settings
+
+
+def descriptor(row: Parameter) -> ParameterDescriptor:
+    """Return what ``ros2 param describe`` shows of one row."""
+    result = ParameterDescriptor(name=row.name, description=row.description)
+    constraints = [row.bound, "any time" if row.dynamic else "only while unconfigured"]
+    result.additional_constraints = "; ".join(constraints)
+    if row.minimum is not None and row.maximum is not None:
+        if row.type_name == "integer":
+            span = IntegerRange(from_value=int(row.minimum), to_value=int(row.maximum), step=0)
+            result.integer_range = [span]
+        elif row.type_name == "double":
+            span = FloatingPointRange(from_value=row.minimum, to_value=row.maximum, step=0.0)
+            result.floating_point_range = [span]
+    return result
+
+
+class NodeParameters:
+    """The node's parameters: declared, checked when set, read as one :class:`Settings`.
+
+    A value from a parameter file that is refused does not keep the node from starting: it is
+    remembered, and configure fails naming it until it is set to a valid one.
+
+    Args:
+        node: the node that owns the parameters.
+        is_configured: True while an engine is loaded, when only dynamic parameters may change.
+        on_change: called with the new settings after a dynamic parameter was set.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        is_configured: Callable[[], bool],
+        on_change: Callable[[Settings], None],
+    ) -> None:
+        self._node = node
+        self._is_configured = is_configured
+        self._on_change = on_change
+        self._rows = {row.name: row for row in Settings.table()}
+        self._refused: dict[str, InvalidParameterError] = {}
+        for row in self._rows.values():
+            self._declare(row)
+        node.add_on_set_parameters_callback(self._check)
+
+    def _declare(self, row: Parameter) -> None:
+        try:
+            declared = self._node.declare_parameter(row.name, row.default, descriptor(row))
+            row.check(declared.value)
+        except InvalidParameterError as error:
+            self._refused[row.name] = error
+            self._node.undeclare_parameter(row.name)
+        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+            override = self._node._parameter_overrides[row.name].value
+            refusal = InvalidParameterError(row.name, override, row.bound)
+            refusal.__cause__ = error
+            self._refused[row.name] = refusal
+        if row.name in self._refused:
+            self._node.declare_parameter(
+                row.name, row.default, descriptor(row), ignore_override=True
+            )
+
+    def _check(self, parameters: list[RosParameter[Any]]) -> SetParametersResult:
+        changes = {p.name: p.value for p in parameters if p.name in self._rows}
+        try:
+            for name, value in changes.items():
+                self._rows[name].check(value)
+                if not self._rows[name].dynamic and self._is_configured():
+                    raise ConfigurationError(
+                        f"parameter '{name}' can be set only while the node is unconfigured: "
+                        "request cleanup first"
+                    )
+            settings = None
+            if self._is_configured() and changes:
+                settings = Settings.from_mapping(dataclasses.asdict(self._raw()) | changes)
+        except ConfigurationError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        for name in changes:
+            self._refused.pop(name, None)
+        if settings is not None:
+            self._on_change(settings)
+        return SetParametersResult(successful=True)
+
+    def _raw(self) -> Settings:
+        return Settings(**{name: self._node.get_parameter(name).value for name in self._rows})
+
+    def read(self) -> Settings:
+        """Return the current values.
+
+        Raises:
+            InvalidParameterError: the first value that was refused, or that does not go with
+                another.
+        """
+        for error in self._refused.values():
+            raise error
+        settings = self._raw()
+        settings.validate()
+        return settings
