@@ -195,6 +195,11 @@ class InferenceSession:
         return np.asarray(image, dtype=np.uint8)
 
     @property
+    def is_open(self) -> bool:
+        """True while engines are loaded."""
+        return self._extractor is not None
+
+    @property
     def readback(self) -> Readback:
         """What really runs.
 
