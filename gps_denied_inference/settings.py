@@ -167,10 +167,11 @@ class Settings:
         "QoS of features, matches and feature_cloud: 'reliable' (depth 10) or 'best_effort'.",
         choices=("reliable", "best_effort"),
     )
-    thermal_image_scaling: str = _row(
+    mono16_scaling: str = _row(
         "percentile",
-        "How 16-bit images become 8-bit: 'minmax' or 'percentile' (1 % to 99 %).",
-        choices=("minmax", "percentile"),
+        "How 16-bit images (thermal cameras) become 8-bit: 'percentile' (1 % to 99 % of the "
+        "frame), 'minmax' or 'full' (the whole range).",
+        choices=("percentile", "minmax", "full"),
     )
     engine_policy: str = _row(
         "build_if_needed",

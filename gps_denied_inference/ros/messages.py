@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rclpy.duration import Duration
+from rclpy.time import Time
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -20,6 +22,16 @@ MODEL_TYPES = {
     "homography": MatchArray.MODEL_HOMOGRAPHY,
     "fundamental": MatchArray.MODEL_FUNDAMENTAL,
 }
+
+
+def duration(seconds: float) -> Duration:
+    """Seconds to an rclpy Duration."""
+    return Duration(nanoseconds=round(seconds * 1e9))
+
+
+def stamped(stamp: Time) -> Header:
+    """A header without a frame."""
+    return Header(stamp=stamp.to_msg())
 
 
 def packed(code: str, values: npt.NDArray[Any] | None) -> array[Any]:

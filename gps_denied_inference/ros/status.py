@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rclpy.node import Node
 
+from gps_denied_inference.errors import ConfigurationError
 from gps_denied_inference.msg import InferenceStatus
 from gps_denied_inference.pipeline.accounting import AccountSnapshot
 from gps_denied_inference.pipeline.session import InferenceSession
@@ -40,7 +41,10 @@ class StatusPublisher:
         message.header.stamp = self._node.get_clock().now().to_msg()
         message.engine_load_time = float("nan")
         if session is not None and session.is_open:
-            self._describe_engine(message, session)
+            try:
+                self._describe_engine(message, session)
+            except ConfigurationError:
+                pass  # closed between the two lines by another thread: nothing runs any more
         message.frames_in = account.frames_in
         message.frames_out = account.frames_out
         message.frames_dropped = account.frames_dropped

@@ -1,0 +1,94 @@
+"""~/thermal_state: reads off the frames' path, publishes latched, commands the policy."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.lifecycle import LifecycleNode
+
+from gps_denied_inference import thermal
+from gps_denied_inference.msg import ThermalState as ThermalStateMessage
+from gps_denied_inference.ros import messages, qos
+from gps_denied_inference.settings import Settings
+from gps_denied_inference.thermal.monitor import ThermalMonitor
+from gps_denied_inference.thermal.policy import ThermalAction, ThermalPolicy
+from gps_denied_inference.thermal.state import ThermalState
+
+
+class ThermalStatePublisher:
+    """Owns the thermal source, its reader thread, the policy and the topic.
+
+    A reader that hangs costs nothing but the newest state: it runs in a thread of its own, and
+    the timer that publishes has its own callback group.
+
+    Args:
+        node: the node that publishes.
+        settings: thermal_* settings.
+        on_action: called from the timer's thread whenever the commanded action changes.
+
+    Raises:
+        RuntimeUnavailableError: a source that was asked for by name is not there.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        settings: Settings,
+        on_action: Callable[[ThermalAction | None], None],
+    ) -> None:
+        self._node = node
+        self._on_action = on_action
+        self._policy = ThermalPolicy()
+        self._policy_enabled = settings.thermal_policy
+        self._action: ThermalAction | None = None
+        source = thermal.choose_source(
+            settings.thermal_source,
+            sysfs_root=settings.thermal_sysfs_root,
+            replay=settings.thermal_replay_file or None,
+        )
+        period = 1.0 / settings.thermal_rate
+        self._monitor = ThermalMonitor(source, period)
+        self._monitor.start()
+        self._publisher = node.create_publisher(
+            ThermalStateMessage, "~/thermal_state", qos.STATE
+        )
+        self._group = MutuallyExclusiveCallbackGroup()
+        self._timer = node.create_timer(period, self.publish, callback_group=self._group)
+
+    def current(self) -> ThermalState:
+        """Return the newest state; never blocks on the reader."""
+        return self._monitor.latest()
+
+    @property
+    def action(self) -> ThermalAction | None:
+        """What the policy commands now; None while it is off or nothing was read yet."""
+        return self._action
+
+    def enable_policy(self, enabled: bool) -> None:
+        """Turn the closed loop on or off; off lifts every limit at once."""
+        self._policy_enabled = enabled
+
+    def publish(self) -> None:
+        """Publish the newest state and what is commanded because of it."""
+        state = self._monitor.latest()
+        previous = self._action
+        self._action = (
+            self._policy.update(state, time.monotonic()) if self._policy_enabled else None
+        )
+        if self._action != previous:
+            self._on_action(self._action)
+        stamp = self._node.get_clock().now()
+        if not math.isnan(state.sample_age):
+            stamp -= messages.duration(state.sample_age)
+        self._publisher.publish(
+            messages.thermal_state(state, self._action, messages.stamped(stamp))
+        )
+
+    def destroy(self) -> None:
+        """Give the reader, the timer and the topic back."""
+        self._node.destroy_timer(self._timer)
+        self._monitor.stop()
+        self._node.destroy_publisher(self._publisher)
