@@ -156,6 +156,12 @@ class Settings:
     reference_file: str = _row(
         "", "Task 'match': image file to match against; empty = wait for topic reference/image."
     )
+    cloud_layout: str = _row(
+        "vins_mono",
+        "Channels of ~/feature_cloud: those that VINS-Mono or VINS-Fusion reads.",
+        choices=("vins_mono", "vins_fusion"),
+    )
+    cloud_max_points: int = _row(150, "Tracks in ~/feature_cloud at most.", minimum=1, maximum=3840)
     image_transport: str = _row(
         "raw",
         "'raw' subscribes image (sensor_msgs/Image), 'compressed' subscribes image/compressed "
@@ -225,6 +231,22 @@ class Settings:
     thermal_policy: bool = _row(
         True, "Act on the thermal level: cap the frame rate and reduce keypoints.", dynamic=True
     )
+    thermal_dwell: float = _row(
+        5.0,
+        "Least time between two changes of what the policy commands.",
+        unit="s",
+        minimum=0.5,
+        maximum=600.0,
+    )
+    thermal_warm_rate: float = _row(
+        20.0, "Frame-rate cap at level WARM, 0 = none.", unit="Hz", minimum=0.0, maximum=1000.0
+    )
+    thermal_throttling_rate: float = _row(
+        10.0, "Frame-rate cap at THROTTLING, 0 = none.", unit="Hz", minimum=0.0, maximum=1000.0
+    )
+    thermal_critical_rate: float = _row(
+        2.0, "Frame-rate cap at CRITICAL, 0 = none.", unit="Hz", minimum=0.0, maximum=1000.0
+    )
     thermal_reduced_keypoints: int = _row(
         0,
         "K of a second engine, prepared at configure and used while the policy commands fewer "
@@ -232,9 +254,7 @@ class Settings:
         minimum=0,
         maximum=3840,
     )
-    thermal_refuse_activation: bool = _row(
-        False, "Refuse to activate while the level is CRITICAL."
-    )
+    thermal_refuse_activation: bool = _row(False, "Refuse to activate while the level is CRITICAL.")
 
     @classmethod
     def table(cls) -> Iterator[Parameter]:

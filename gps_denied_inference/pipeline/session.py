@@ -24,7 +24,7 @@ from gps_denied_inference.pipeline.extractor import Extractor
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.geometry import GeometricModel, verify
 from gps_denied_inference.pipeline.matcher import EngineMatcher, Matches, MutualNearestNeighbour
-from gps_denied_inference.pipeline.tracker import Tracker
+from gps_denied_inference.pipeline.tracker import Tracker, TrackUpdate
 from gps_denied_inference.runtimes import create_runtime
 from gps_denied_inference.runtimes.protocol import (
     BuildConfig,
@@ -53,6 +53,7 @@ class FrameResult:
         geometry: the model that verified ``matches``; None where none was asked for or found.
         reference_features: the features that ``matches`` point into.
         reference_tag: whatever was given with the reference or the key frame (its header).
+        track: everything about the tracks; None unless the task is ``track``.
         timings: seconds per stage.
     """
 
@@ -62,6 +63,7 @@ class FrameResult:
     reference_features: Features | None
     reference_tag: Any
     timings: dict[str, float]
+    track: TrackUpdate | None = None
 
 
 class InferenceSession:
@@ -288,6 +290,7 @@ class InferenceSession:
             update.keyframe_features,
             update.keyframe_tag,
             timings,
+            update,
         )
 
     def close(self) -> None:

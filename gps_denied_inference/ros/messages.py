@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rclpy.duration import Duration
 from rclpy.time import Time
+from geometry_msgs.msg import Point32
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from gps_denied_inference.msg import FeatureArray, MatchArray, ThermalSensor, ThermalState
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.session import FrameResult
-from gps_denied_inference.thermal.policy import ThermalAction
 from gps_denied_inference.thermal.state import ThermalState as CoreThermalState
 
 MODEL_TYPES = {
@@ -23,15 +22,29 @@ MODEL_TYPES = {
     "fundamental": MatchArray.MODEL_FUNDAMENTAL,
 }
 
+SAME_IN_BOTH = (
+    "source",
+    "is_telemetry_available",
+    "thermal_throttle_active",
+    "throttle_bits",
+    "clock",
+    "clock_max",
+    "power",
+    "load",
+    "power_mode",
+    "sample_age",
+    "reason",
+    "policy_enabled",
+    "frame_rate_limit",
+    "keypoint_limit",
+    "action",
+)
+"""Fields of ThermalState with the same name and type in the core."""
 
-def duration(seconds: float) -> Duration:
-    """Seconds to an rclpy Duration."""
-    return Duration(nanoseconds=round(seconds * 1e9))
 
-
-def stamped(stamp: Time) -> Header:
-    """A header without a frame."""
-    return Header(stamp=stamp.to_msg())
+def points(rows: npt.NDArray[np.float32]) -> list[Point32]:
+    """(N, 3) float32 to points."""
+    return [Point32(x=x, y=y, z=z) for x, y, z in rows.tolist()]
 
 
 def packed(code: str, values: npt.NDArray[Any] | None) -> array[Any]:
@@ -90,32 +103,19 @@ def match_array(result: FrameResult, header: Header, matcher: str, reference: st
 
 
 def image_message(image: npt.NDArray[np.uint8], header: Header) -> Image:
-    """Fill an Image from uint8 (H, W) or BGR (H, W, 3)."""
+    """Fill an Image from uint8 (H, W) or RGB (H, W, 3)."""
     message = Image(header=header, height=image.shape[0], width=image.shape[1])
-    message.encoding = "mono8" if image.ndim == 2 else "bgr8"
+    message.encoding = "mono8" if image.ndim == 2 else "rgb8"
     message.step = image.shape[1] * (1 if image.ndim == 2 else 3)
     message.data = packed("B", image)
     return message
 
 
-def thermal_state(
-    state: CoreThermalState, action: ThermalAction | None, header: Header
-) -> ThermalState:
-    """Fill a ThermalState; ``action`` None means that the policy is off."""
-    message = ThermalState(header=header)
-    for name in (
-        "source",
-        "is_telemetry_available",
-        "thermal_throttle_active",
-        "throttle_bits",
-        "clock",
-        "clock_max",
-        "power",
-        "load",
-        "power_mode",
-        "sample_age",
-        "reason",
-    ):
+def thermal_state(state: CoreThermalState) -> ThermalState:
+    """Fill a ThermalState; its stamp is when the sample was taken, zero if there never was one."""
+    message = ThermalState()
+    message.header.stamp = Time(nanoseconds=state.stamp_ns).to_msg()
+    for name in SAME_IN_BOTH:
         setattr(message, name, getattr(state, name))
     message.level = int(state.level)
     message.throttle_causes = int(state.throttle_causes)
@@ -130,8 +130,4 @@ def thermal_state(
         )
         for sensor in state.sensors
     ]
-    message.policy_enabled = action is not None
-    message.frame_rate_limit = float("nan") if action is None else action.frame_rate_limit
-    message.keypoint_limit = 0 if action is None else action.keypoint_limit
-    message.action = "" if action is None else action.description
     return message

@@ -298,8 +298,10 @@ class InferenceNode(LifecycleNodeMixin, Node):
         worker = self._worker
         if worker is None:
             return
-        limit = 0.0 if action is None or np.isnan(action.frame_rate_limit) else float(
-            action.frame_rate_limit
+        limit = (
+            0.0
+            if action is None or np.isnan(action.frame_rate_limit)
+            else float(action.frame_rate_limit)
         )
         if (limit, action.keypoint_limit if action else 0) != (
             worker.thermal_rate_limit,

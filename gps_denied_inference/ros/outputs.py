@@ -13,7 +13,7 @@ from std_msgs.msg import Header
 
 from gps_denied_inference.msg import FeatureArray, MatchArray
 from gps_denied_inference.pipeline.camera import CameraModel
-from gps_denied_inference.pipeline.overlay import draw
+from gps_denied_inference.pipeline.overlay import draw_overlay
 from gps_denied_inference.pipeline.session import FrameResult
 from gps_denied_inference.ros import messages, qos
 from gps_denied_inference.ros.feature_cloud_publisher import FeatureCloudPublisher
@@ -28,9 +28,7 @@ class ResultPublishers:
         self._settings = settings
         profile = qos.results(settings.result_reliability)
         self._features = node.create_lifecycle_publisher(FeatureArray, "~/features", profile)
-        self._debug_image = node.create_lifecycle_publisher(
-            Image, "~/debug_image", qos.DEBUG_IMAGE
-        )
+        self._debug_image = node.create_lifecycle_publisher(Image, "~/debug_image", qos.DEBUG_IMAGE)
         self._publishers: list[Any] = [self._features, self._debug_image]
         self._matches: Any = None
         self._cloud: FeatureCloudPublisher | None = None
@@ -38,7 +36,7 @@ class ResultPublishers:
             self._matches = node.create_lifecycle_publisher(MatchArray, "~/matches", profile)
             self._publishers.append(self._matches)
         if settings.task == "track":
-            self._cloud = FeatureCloudPublisher(node, profile)
+            self._cloud = FeatureCloudPublisher(node, settings, profile)
 
     def publish(
         self,
@@ -55,11 +53,11 @@ class ResultPublishers:
                     result, header, self._settings.matcher, self._reference_name(result)
                 )
             )
-        if self._cloud is not None:
-            self._cloud.publish(result.features, header, camera)
+        if self._cloud is not None and result.track is not None:
+            self._cloud.publish(result.track, header, camera)
         # Drawing costs more than extracting does on a GPU: only while somebody looks.
         if self._debug_image.get_subscription_count() > 0:
-            overlay = draw(image, result.features, result.matches, result.geometry)
+            overlay = draw_overlay(image, result.features, result.matches, result.geometry)
             self._debug_image.publish(messages.image_message(overlay, header))
 
     def _reference_name(self, result: FrameResult) -> str:

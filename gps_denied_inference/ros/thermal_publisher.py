@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNode
@@ -14,7 +14,7 @@ from gps_denied_inference.msg import ThermalState as ThermalStateMessage
 from gps_denied_inference.ros import messages, qos
 from gps_denied_inference.settings import Settings
 from gps_denied_inference.thermal.monitor import ThermalMonitor
-from gps_denied_inference.thermal.policy import ThermalAction, ThermalPolicy
+from gps_denied_inference.thermal.policy import PolicyConfig, ThermalAction, ThermalPolicy
 from gps_denied_inference.thermal.state import ThermalState
 
 
@@ -41,20 +41,29 @@ class ThermalStatePublisher:
     ) -> None:
         self._node = node
         self._on_action = on_action
-        self._policy = ThermalPolicy()
         self._policy_enabled = settings.thermal_policy
+        self._policy = ThermalPolicy(
+            PolicyConfig(
+                dwell=settings.thermal_dwell,
+                warm_rate=settings.thermal_warm_rate,
+                throttling_rate=settings.thermal_throttling_rate,
+                critical_rate=settings.thermal_critical_rate,
+                throttling_keypoints=settings.thermal_reduced_keypoints,
+                critical_keypoints=settings.thermal_reduced_keypoints,
+                refuse_when_critical=settings.thermal_refuse_activation,
+            )
+        )
         self._action: ThermalAction | None = None
+        replay = settings.thermal_replay_file
         source = thermal.choose_source(
             settings.thermal_source,
-            sysfs_root=settings.thermal_sysfs_root,
-            replay=settings.thermal_replay_file or None,
+            sysfs_root=Path(settings.thermal_sysfs_root),
+            replay=Path(replay) if replay else None,
         )
         period = 1.0 / settings.thermal_rate
         self._monitor = ThermalMonitor(source, period)
         self._monitor.start()
-        self._publisher = node.create_publisher(
-            ThermalStateMessage, "~/thermal_state", qos.STATE
-        )
+        self._publisher = node.create_publisher(ThermalStateMessage, "~/thermal_state", qos.STATE)
         self._group = MutuallyExclusiveCallbackGroup()
         self._timer = node.create_timer(period, self.publish, callback_group=self._group)
 
@@ -75,17 +84,14 @@ class ThermalStatePublisher:
         """Publish the newest state and what is commanded because of it."""
         state = self._monitor.latest()
         previous = self._action
-        self._action = (
-            self._policy.update(state, time.monotonic()) if self._policy_enabled else None
-        )
+        # The policy follows the level even while it is off, so that switching it on acts at once.
+        action = self._policy.update(state, time.monotonic())
+        self._action = action if self._policy_enabled else None
         if self._action != previous:
             self._on_action(self._action)
-        stamp = self._node.get_clock().now()
-        if not math.isnan(state.sample_age):
-            stamp -= messages.duration(state.sample_age)
-        self._publisher.publish(
-            messages.thermal_state(state, self._action, messages.stamped(stamp))
-        )
+        if self._action is not None:
+            state = self._action.written_into(state)
+        self._publisher.publish(messages.thermal_state(state))
 
     def destroy(self) -> None:
         """Give the reader, the timer and the topic back."""
