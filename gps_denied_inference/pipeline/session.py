@@ -158,7 +158,8 @@ class InferenceSession:
 
     def _load(self, max_keypoints: int, progress: Progress, matcher: bool = False) -> EngineHandle:
         settings = self.settings
-        assert self._runtime is not None and self.selection is not None
+        assert self._runtime is not None
+        assert self.selection is not None
         model = zoo.resolve(
             settings.matcher if matcher else settings.model,
             weights=Path(settings.weights_file).expanduser()

@@ -83,7 +83,7 @@ class FramesTask:
         elif came and dropped / came > LOSS_SHARE:
             reasons = ", ".join(
                 f"{reason} {count}"
-                for reason, count in zip(status.drop_reasons, status.drop_counts)
+                for reason, count in zip(status.drop_reasons, status.drop_counts, strict=False)
             )
             result.level = WARN
             result.message = f"{dropped} of the last {came} frames dropped (in all: {reasons})"
@@ -96,11 +96,11 @@ class FramesTask:
             rate_hz=f"{status.rate:.2f}",
             **{
                 f"dropped_{reason}": count
-                for reason, count in zip(status.drop_reasons, status.drop_counts)
+                for reason, count in zip(status.drop_reasons, status.drop_counts, strict=False)
             },
             **{
                 f"{stage}_p95_ms": f"{1e3 * seconds:.2f}"
-                for stage, seconds in zip(status.stages, status.latency_p95)
+                for stage, seconds in zip(status.stages, status.latency_p95, strict=False)
             },
         )
         return result

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rclpy.time import Time
 from geometry_msgs.msg import Point32
+from rclpy.time import Time
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -74,7 +74,8 @@ def feature_array(features: Features, header: Header) -> FeatureArray:
 
 def match_array(result: FrameResult, header: Header, matcher: str, reference: str) -> MatchArray:
     """Fill a MatchArray from a result that has matches."""
-    assert result.matches is not None and result.reference_features is not None
+    assert result.matches is not None
+    assert result.reference_features is not None
     matches = result.matches
     message = MatchArray(header=header, reference=reference, matcher=matcher)
     if isinstance(result.reference_tag, Header):

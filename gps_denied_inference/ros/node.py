@@ -91,7 +91,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
         self._accounting = FrameAccounting()
         self._status = StatusPublisher(self)
         self._diagnostics = DiagnosticsPublisher(self)
-        self._parameters = NodeParameters(
+        self._settings_table = NodeParameters(
             self,
             lambda: self._status.state != InferenceStatus.STATE_UNCONFIGURED,
             self._apply_dynamic,
@@ -150,7 +150,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
         return super().on_configure(state)
 
     def _configure(self) -> None:
-        settings = self._settings = self._parameters.read()
+        settings = self._settings = self._settings_table.read()
         self._accounting = FrameAccounting()
         self._status_timer.timer_period_ns = round(1e9 / settings.status_rate)
         self._thermal = ThermalStatePublisher(self, settings, self._obey)
@@ -185,7 +185,8 @@ class InferenceNode(LifecycleNodeMixin, Node):
             ):
                 raise ConfigurationError(f"too hot to activate: {action.description}")
             assert self._session is not None
-            assert self._outputs is not None and self._inputs is not None
+            assert self._outputs is not None
+            assert self._inputs is not None
             result = super().on_activate(state)
             if result != SUCCESS:
                 return result

@@ -82,7 +82,8 @@ def test_whole_life_frees_everything(make_node):
     node = make_node()
     for _ in range(3):
         assert node.trigger_configure() == SUCCESS
-        assert node._session is not None and node._session.is_open
+        assert node._session is not None
+        assert node._session.is_open
         assert node.trigger_activate() == SUCCESS
         assert node.trigger_deactivate() == SUCCESS
         assert node.trigger_cleanup() == SUCCESS
@@ -104,7 +105,7 @@ def test_activate_takes_at_most_10_ms(make_node):
 
 
 @pytest.mark.parametrize(
-    "overrides, named",
+    ("overrides", "named"),
     [
         ({"max_keypoints": 0}, "max_keypoints"),
         ({"max_keypoints": 3841}, "max_keypoints"),
@@ -146,7 +147,8 @@ def test_parameters_are_refused_with_name_value_and_bound(make_node):
         assert part in result.reason or "range" in result.reason, result.reason
     node.trigger_configure()
     (result,) = node.set_parameters([Parameter("max_keypoints", value=60)])
-    assert not result.successful and "cleanup" in result.reason
+    assert not result.successful
+    assert "cleanup" in result.reason
     (result,) = node.set_parameters([Parameter("frame_rate_limit", value=10.0)])
     assert result.successful, result.reason
 
