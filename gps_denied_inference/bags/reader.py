@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +47,7 @@ class BagImage:
         stamp = self.message.header.stamp
         return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
-    def decode(self, color: Literal["mono", "rgb"], **options: Any) -> npt.NDArray[np.uint8]:
+    def decode(self, color: Any, **options: Any) -> npt.NDArray[np.uint8]:
         """Return the pixels as the node's own conversion gives them, (H, W) or (H, W, 3) RGB.
 
         Raises:

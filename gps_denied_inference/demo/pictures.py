@@ -21,10 +21,9 @@ _SUBPIXEL_BITS = 4
 
 
 def _canvas(image: Image) -> Image:
-    """Return a darker BGR copy of a mono or RGB frame, so that marks stand out."""
-    code = cv2.COLOR_GRAY2BGR if image.ndim == 2 else cv2.COLOR_RGB2BGR
-    bgr = cv2.cvtColor(image, code)
-    return np.asarray(bgr * 0.75, np.uint8)
+    """Return a grey, darker BGR copy of a mono or RGB frame, so that marks stand out."""
+    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR) * 0.8, np.uint8)
 
 
 def _fixed(point: npt.NDArray[np.float32]) -> tuple[int, int]:
@@ -56,7 +55,7 @@ def draw_features(image: Image, pair: Pair) -> Image:
 
 
 def draw_matches(first: Image, second: Image, pair: Pair) -> Image:
-    """Return both frames side by side, joined by up to 250 matches: green agree, red do not; BGR."""
+    """Return both frames joined by up to 250 matches, green if they agree, else red; BGR."""
     left, right = _canvas(first), _canvas(second)
     height = max(left.shape[0], right.shape[0])
     offset = left.shape[1] + _GAP

@@ -85,9 +85,8 @@ class Score:
             agrees = agreement(matches, motion)
         else:
             self._is_truth = False
-            agrees = np.asarray(
-                verify(matches, model="homography", threshold=AGREEMENT, seed=0).inliers, np.bool_
-            )
+            found = verify(matches, model="homography", threshold=AGREEMENT, seed=0)
+            agrees = np.zeros(matches.count, np.bool_) if found is None else found.inliers
         self._matches += len(agrees)
         self._agreeing += int(agrees.sum())
         self.shares.append(float(agrees.mean()) if len(agrees) else 0.0)

@@ -25,8 +25,9 @@ Matrix = npt.NDArray[np.float64]
 
 _START_STAMP_NS = 1_700_000_000_000_000_000
 _FOCAL_RATIO = 0.95  # focal length per image width: about 55 degrees across
-_MEAN_HEIGHT = 9_000.0  # m, so that a 640 px image sees about 15 m per px
-_NOISE = 2.0  # grey levels, standard deviation
+_MEAN_HEIGHT = 5_500.0  # m, so that a 640 px image sees about 9 m per px
+_FIGURE = 240  # frames that the whole figure of eight takes
+_NOISE = 1.0  # grey levels, standard deviation
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class SimulatedFlight:
     """The demo's default source.
 
     Args:
-        frames: number of frames, at least 2; the whole figure is flown in 120 frames.
+        frames: number of frames, at least 2; 120 are one loop of the figure.
         width, height: px of the frames.
         rate: Hz, only for the stamps.
         seed: of the sensor noise.
@@ -69,7 +70,7 @@ class SimulatedFlight:
     ) -> None:
         if frames < 2:
             raise InvalidParameterError("frames", frames, "at least 2")
-        self.name = "simulated nadir flight over Landsat 7"
+        self.name = "nadir view of a Landsat 7 scene east of San Francisco Bay"
         self._frames = frames
         self._width = width
         self._height = height
@@ -86,7 +87,7 @@ class SimulatedFlight:
 
     def pose(self, index: int) -> Pose:
         """Return the camera's pose at a frame."""
-        phase = 2.0 * math.pi * index / 120.0
+        phase = _phase(index)
         east = 6_300.0 * math.sin(phase)
         south = 4_200.0 * math.sin(2.0 * phase)
         velocity_east = 6_300.0 * math.cos(phase)
@@ -131,7 +132,7 @@ class SimulatedFlight:
             flags=cv2.INTER_CUBIC,
             borderMode=cv2.BORDER_REFLECT_101,
         ).astype(np.float32)
-        phase = 2.0 * math.pi * index / 120.0
+        phase = _phase(index)
         across = np.linspace(-1.0, 1.0, self._width, dtype=np.float32)[None, :, None]
         down = np.linspace(-1.0, 1.0, self._height, dtype=np.float32)[:, None, None]
         # Light: exposure that swings, a bright side that turns with the flight, dark corners.
@@ -147,6 +148,10 @@ class SimulatedFlight:
         for index in range(self._frames):
             stamp = _START_STAMP_NS + index * self._period_ns
             yield Frame(index, stamp, self.render(index), f"simulated frame {index}")
+
+
+def _phase(index: int) -> float:
+    return 2.0 * math.pi * index / _FIGURE
 
 
 def _rotation_x(angle: float) -> Matrix:

@@ -63,7 +63,7 @@ def shrink(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 class _RealSource:
-    """What folders, videos and bags share: no known motion, a limit, and a strict order of stamps."""
+    """What folders, videos and bags share: no known motion, a limit, stamps that always rise."""
 
     kind = ""
 

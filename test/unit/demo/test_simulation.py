@@ -36,7 +36,8 @@ def test_motion_brings_one_frame_onto_the_next(flight: SimulatedFlight) -> None:
         window = cv2.createHanningWindow((400, 300), cv2.CV_32F)
         middle = np.s_[90:390, 120:520]
         (dx, dy), _ = cv2.phaseCorrelate(moved[middle].copy(), second[middle].copy(), window)
-        assert abs(dx) < 0.1 and abs(dy) < 0.1
+        assert abs(dx) < 0.1
+        assert abs(dy) < 0.1
         # and without the motion the frames are far apart, so that the check above can fail
         (dx, dy), _ = cv2.phaseCorrelate(first[middle].copy(), second[middle].copy(), window)
         assert np.hypot(dx, dy) > 2.0
@@ -73,7 +74,8 @@ def test_frames_are_reproducible_and_stamps_rise() -> None:
     again = list(SimulatedFlight(frames=3))
     for one, other in zip(frames, again, strict=True):
         np.testing.assert_array_equal(one.image, other.image)
-        assert one.image.dtype == np.uint8 and one.image.shape == (480, 640, 3)
+        assert one.image.dtype == np.uint8
+        assert one.image.shape == (480, 640, 3)
     assert frames[0].stamp_ns < frames[1].stamp_ns < frames[2].stamp_ns
 
 

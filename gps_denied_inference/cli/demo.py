@@ -1,0 +1,163 @@
+"""``gdi demo``: the real node over a simulated or recorded flight, and a report of it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gps_denied_inference.errors import ConfigurationError, RuntimeUnavailableError, StorageError
+
+if TYPE_CHECKING:
+    from gps_denied_inference.demo.frame import Frame, FrameSource
+    from gps_denied_inference.demo.score import Pair
+
+HELP = (
+    "Start the real node as its own process, fly a source past it, and write report.json, "
+    "report.html, features.png and matches.png. Without --source the flight is simulated over a "
+    "Landsat 7 scene, so that the true motion is known."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--source", metavar="PATH", help="folder of images, video or rosbag2")
+    parser.add_argument("--topic", help="image topic, for a bag that has several")
+    parser.add_argument("--frames", type=int, metavar="N", help="at most so many frames")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        metavar="HZ",
+        help="publish at this rate whatever the node does, instead of waiting for each answer",
+    )
+    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder of the report")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write report.json here too")
+    parser.add_argument("--runtime", help="as the node's parameter, e.g. onnxruntime")
+    parser.add_argument("--device", help="as the node's parameter, e.g. cpu")
+    parser.add_argument("--precision", help="as the node's parameter, e.g. fp32")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other parameter of the node; may be given several times",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fly, score, report; 1 when a frame is unaccounted for or matches disagree."""
+    from gps_denied_inference.demo.report import build_report, write_report
+    from gps_denied_inference.demo.score import Score
+    from gps_denied_inference.demo.sources import open_source
+
+    if args.frames is not None and args.frames < 1:
+        raise ConfigurationError(f"--frames {args.frames}: at least 1")
+    if args.rate is not None and not args.rate > 0:
+        raise ConfigurationError(f"--rate {args.rate:g}: more than 0 Hz")
+    try:
+        from gps_denied_inference.ros.demo_driver import fly
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f"the demo runs the real node, and ROS 2 or the built package is missing ({error})",
+            "run 'make demo', or source a ROS 2 installation and this package's workspace",
+        ) from error
+
+    source = open_source(args.source, args.frames, args.topic)
+    score = Score(source)
+    out: Path = args.out
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make folder {out}: {error.strerror}") from error
+    with _Progress() as progress:
+        flight = fly(
+            source,
+            _parameters(args),
+            out / "node.log",
+            score.add,
+            rate=args.rate,
+            report=progress.report,
+        )
+    report = build_report(source, flight, score)
+    written = write_report(out, report, score, _pictured(source, score.pair))
+    if args.json is not None:
+        from gps_denied_inference.cli.report import write_json
+
+        write_json(args.json, report)
+    _print_summary(report)
+    print("written: " + ", ".join(str(path) for path in written))
+    for line in report["failures"]:
+        print(f"demo failed: {line}", file=sys.stderr)
+    return 1 if report["failures"] else 0
+
+
+def _parameters(args: argparse.Namespace) -> dict[str, str]:
+    parameters = {}
+    for pair in args.set:
+        name, equals, value = pair.partition("=")
+        if not equals or not name or not value:
+            raise ConfigurationError(f"--set {pair}: give NAME=VALUE")
+        parameters[name] = value
+    for name in ("runtime", "device", "precision"):
+        if getattr(args, name) is not None:
+            parameters[name] = getattr(args, name)
+    return parameters
+
+
+def _pictured(source: FrameSource, pair: Pair | None) -> dict[int, Frame]:
+    """Return the two frames of the pictured pair, read once more from the source."""
+    if pair is None:
+        return {}
+    index = pair.index
+    found = {}
+    for frame in source:
+        if frame.index in (index, index + 1):
+            found[frame.index] = frame
+        if frame.index > index:
+            break
+    return found
+
+
+def _print_summary(report: Mapping[str, Any]) -> None:
+    frames, matches, latency = report["frames"], report["matches"], report["latency_ms"]
+    runtime, model, features = report["runtime"], report["model"], report["features"]
+    end_to_end = latency["end_to_end"]
+    print(
+        f"{model['name']} on {runtime['name']} ({runtime['provider']}, {runtime['device']}, "
+        f"{runtime['precision']})\n"
+        f"frames: {frames['published']} published, {frames['answered']} answered, "
+        f"{frames['dropped']} dropped, {frames['unaccounted']} unaccounted for\n"
+        f"latency: {end_to_end['p50']:.1f} ms p50, {end_to_end['p95']:.1f} ms p95, "
+        "from publishing a frame to its features\n"
+        f"features: {features['per_frame']:.0f} per frame\n"
+        f"matches: {matches['per_pair']:.0f} per pair of frames, "
+        f"{matches['agreeing_share']:.1%} agree with the {matches['held_against']} "
+        f"within {matches['threshold_px']:g} px"
+    )
+
+
+class _Progress:
+    """One live line on stderr while it is a terminal, one line per step elsewhere."""
+
+    def __init__(self) -> None:
+        self._step = ""
+        self._is_live = sys.stderr.isatty()
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._is_live:
+            sys.stderr.write("\r\033[K")
+
+    def report(self, step: str, answered: int) -> None:
+        """Show what is being done and how many frames are answered."""
+        line = f"{step}: {answered} frames answered" if answered else step
+        if self._is_live:
+            sys.stderr.write(f"\r\033[K{line}")
+            sys.stderr.flush()
+        elif step != self._step:
+            print(step, file=sys.stderr)
+        self._step = step
