@@ -1,0 +1,110 @@
+"""Matches of successive answers, held against the true motion or against each other."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from gps_denied_inference.demo.score import Score, agreement, transform
+from gps_denied_inference.pipeline.features import Features
+from gps_denied_inference.pipeline.matcher import Matches
+
+SHIFT = np.array([[1.0, 0.0, 12.0], [0.0, 1.0, -5.0], [0.0, 0.0, 1.0]])
+
+
+class Source:
+    kind = "test"
+    name = "test"
+    note = ""
+
+    def __init__(self, motion) -> None:
+        self._motion = motion
+
+    def __iter__(self):
+        return iter(())
+
+    def motion(self, start: int, end: int):
+        assert end == start + 1
+        return self._motion
+
+
+def features(points, codes) -> Features:
+    """Features with one-hot descriptors, so that equal codes match and others do not."""
+    descriptors = np.zeros((len(codes), 64), np.float32)
+    descriptors[np.arange(len(codes)), codes] = 1.0
+    return Features(
+        np.asarray(points, np.float32).reshape(-1, 2),
+        np.linspace(1, 0.5, len(codes), dtype=np.float32),
+        descriptors,
+        640,
+        480,
+        "test",
+        "00",
+    )
+
+
+def cloud(count: int = 40) -> np.ndarray:
+    return np.random.default_rng(1).uniform(50, 400, (count, 2))
+
+
+def test_transform_is_the_projective_map() -> None:
+    homography = np.array([[1.1, 0.02, 3.0], [-0.01, 0.9, 4.0], [1e-4, -2e-4, 1.0]])
+    points = cloud(5).astype(np.float32)
+    by_hand = np.c_[points, np.ones(5)] @ homography.T
+    np.testing.assert_allclose(transform(homography, points), by_hand[:, :2] / by_hand[:, 2:])
+    assert transform(homography, np.zeros((0, 2), np.float32)).shape == (0, 2)
+
+
+def test_agreement_ends_at_the_threshold() -> None:
+    start = np.array([[10, 10], [20, 20], [30, 30]], np.float32)
+    end = start + np.array([12, -5]) + np.array([[0, 2.99], [3.01, 0], [2.2, 2.2]])
+    index = np.arange(3, dtype=np.int32)
+    matches = Matches(index, index, np.ones(3, np.float32), start, end.astype(np.float32))
+    assert agreement(matches, SHIFT).tolist() == [True, False, False]
+
+
+def test_the_share_counts_what_agrees_with_the_truth() -> None:
+    points = cloud()
+    codes = np.arange(40)
+    moved = points + np.array([12, -5])
+    moved[:10] += (0, 8)  # these ten match, but at the wrong place
+    score = Score(Source(SHIFT))
+    score.add(0, features(points, codes))
+    assert math.isnan(score.agreeing_share)
+    score.add(1, features(moved, codes))
+    assert score.agreeing_share == 0.75
+    summary = score.summary()
+    assert summary["count"] == 40
+    assert summary["pairs"] == 1
+    assert summary["held_against"] == "true motion"
+
+
+def test_without_truth_matches_are_held_against_each_other_and_that_is_said() -> None:
+    points = cloud()
+    moved = points + np.array([12, -5])
+    moved[:10] = cloud(50)[40:]  # ten that agree with nothing
+    score = Score(Source(None))
+    score.add(0, features(points, np.arange(40)))
+    score.add(1, features(moved, np.arange(40)))
+    assert score.agreeing_share == 0.75
+    assert score.summary()["held_against"] == "best homography"
+
+
+def test_frames_on_both_sides_of_a_dropped_one_are_no_pair() -> None:
+    score = Score(Source(SHIFT))
+    for index in (0, 1, 3, 4, 6):
+        score.add(index, features(cloud(), np.arange(40)))
+    assert score.summary()["pairs"] == 2
+    assert len(score.counts) == 5
+
+
+@pytest.mark.parametrize("motion", [SHIFT, None])
+def test_frames_without_features_score_nothing(motion) -> None:
+    score = Score(Source(motion))
+    for index in range(3):
+        score.add(index, features(np.zeros((0, 2)), np.zeros(0, int)))
+    assert score.summary()["count"] == 0
+    assert math.isnan(score.agreeing_share)
+    assert score.shares == [0.0, 0.0]
