@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gps_denied_inference.settings import Parameter, Settings
+
+if TYPE_CHECKING:
+    from gps_denied_inference.runtimes.selection import Selection
 
 HELP = (
     "Prepare an engine for this machine and store it in the engine cache, where a node with the "
@@ -46,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="runtime-specific build option; may be given again",
     )
+    parser.add_argument(
+        "--compute-capability",
+        metavar="8.9",
+        help="build for another computer's GPU (runtime tensorrt, with TensorRT for RTX only)",
+    )
     parser.add_argument("--cache", type=Path, metavar="DIR", help="engine cache folder")
     parser.add_argument("--force", action="store_true", help="build even if it is there")
     parser.add_argument(
@@ -61,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     from gps_denied_inference.architectures import zoo
     from gps_denied_inference.cli.report import write_json
     from gps_denied_inference.engines.cache import EngineCache
+    from gps_denied_inference.engines.manifest import TARGET_OPTION
     from gps_denied_inference.runtimes import create_runtime
     from gps_denied_inference.runtimes.protocol import BuildConfig
     from gps_denied_inference.runtimes.selection import select
@@ -68,7 +78,12 @@ def run(args: argparse.Namespace) -> int:
     for name, row in _ROWS.items():
         if name in vars(args):
             row.check(getattr(args, name))
-    selection = select(args.runtime, args.device, args.precision)
+    options = _options(args.option)
+    if args.compute_capability:
+        options[TARGET_OPTION] = args.compute_capability
+        selection = _elsewhere(args)
+    else:
+        selection = select(args.runtime, args.device, args.precision)
     for passed_over, reason in selection.passed_over:
         print(f"not {passed_over}: {reason}")
     model = zoo.resolve(
@@ -82,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         detection_threshold=args.detection_threshold,
         precision=selection.precision,
         device=selection.device,
-        options=_options(args.option),
+        options=options,
     )
     runtime = create_runtime(
         selection.runtime,
@@ -141,6 +156,18 @@ def manifest_report(text: bytes) -> object:
     import json
 
     return json.loads(text)
+
+
+def _elsewhere(args: argparse.Namespace) -> Selection:
+    """Return the choice for another computer: this one's devices say nothing about it."""
+    from gps_denied_inference.errors import InvalidParameterError
+    from gps_denied_inference.runtimes.selection import AUTO, Selection
+
+    if args.runtime != "tensorrt":
+        raise InvalidParameterError("runtime", args.runtime, "'tensorrt' with --compute-capability")
+    device = "cuda:0" if args.device == AUTO else args.device
+    precision = "fp16" if args.precision == AUTO else args.precision
+    return Selection("tensorrt", device, precision)
 
 
 def _help(row: Parameter) -> str:

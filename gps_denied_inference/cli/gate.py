@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,14 +85,16 @@ def _machine(artifact: Path, device: str | None) -> tuple[RunningMachine, str]:
     if manifest is None:
         return RunningMachine("none", "", "", "", ""), ""
     try:
-        return _ask_runtime(manifest, device), ""
+        return _ask_runtime(manifest, device)
     except (RuntimeUnavailableError, ConfigurationError, EngineRejectedError) as error:
         return RunningMachine("none", "", "", "", manifest.precision), str(error)
 
 
-def _ask_runtime(manifest: EngineManifest, device: str | None) -> RunningMachine:
+def _ask_runtime(manifest: EngineManifest, device: str | None) -> tuple[RunningMachine, str]:
+    from gps_denied_inference.engines.manifest import TARGET_OPTION
     from gps_denied_inference.errors import UnknownNameError
     from gps_denied_inference.runtimes import create_runtime, runtime_names
+    from gps_denied_inference.runtimes.gpus import survey
 
     options = {}
     if manifest.runtime_id == "onnxruntime":
@@ -100,8 +103,15 @@ def _ask_runtime(manifest: EngineManifest, device: str | None) -> RunningMachine
     ask = getattr(runtime, "running_machine", None)
     if ask is None:
         raise UnknownNameError("engine runtime", manifest.runtime_id, runtime_names())
-    machine: RunningMachine = ask(manifest.build_config(device))
-    return machine
+    config = manifest.build_config(device)
+    note = ""
+    if manifest.runtime_id == "tensorrt" and not survey().gpus:
+        # Engines may be built where no GPU is, and are checked there before they are shipped.
+        note = "no GPU here: checked for the GPU that its manifest names; it does not load here"
+        target = {TARGET_OPTION: manifest.compute_capability}
+        config = dataclasses.replace(config, options={**config.options, **target})
+    machine: RunningMachine = ask(config)
+    return machine, note
 
 
 def _manifest(artifact: Path) -> EngineManifest | None:

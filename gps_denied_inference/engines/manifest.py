@@ -21,6 +21,8 @@ from gps_denied_inference.errors import EngineRejectedError
 from gps_denied_inference.runtimes.protocol import BuildConfig, TensorSpec
 
 SCHEMA = 1
+TARGET_OPTION = "compute_capability"
+"""Build option that names the GPU to build for, where a runtime can build for another machine."""
 MAX_MANIFEST_BYTES = 1 << 20
 _HEX64 = re.compile(r"[0-9a-f]{64}\Z")
 _DIGEST = "manifest_sha256"
@@ -35,8 +37,12 @@ def engine_config(config: BuildConfig) -> dict[str, Any]:
     """Return the part of a build configuration that an engine is fixed to.
 
     Threads, warm-up passes, CUDA graph capture and the device's index are settings of the running
-    process: they change no byte of the engine, so changing them builds nothing anew.
+    process: they change no byte of the engine, so changing them builds nothing anew. What GPU an
+    engine is built for stands in the manifest's own fields, so that one built elsewhere is found
+    where it flies.
     """
+    options = {str(name): str(value) for name, value in config.options.items()}
+    options.pop(TARGET_OPTION, None)
     return {
         "height": config.height,
         "width": config.width,
@@ -45,7 +51,7 @@ def engine_config(config: BuildConfig) -> dict[str, Any]:
         "detection_threshold": float(config.detection_threshold),
         "precision": config.precision,
         "device": config.device.partition(":")[0],
-        "options": {str(name): str(value) for name, value in config.options.items()},
+        "options": options,
     }
 
 

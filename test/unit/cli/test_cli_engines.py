@@ -158,3 +158,36 @@ def test_senseless_bounds_are_wrong_usage(words: list[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         main(["cache", "prune", *words])
     assert exit_info.value.code == 2
+
+
+def test_engine_for_another_computer_s_gpu(cache: Path, tmp_path: Path, capsys) -> None:
+    """Built where there is no GPU, checked there, and found by the aircraft's own settings."""
+    pytest.importorskip("tensorrt_rtx", reason="building for another GPU needs tensorrt_rtx")
+    from gps_denied_inference.runtimes.gpus import survey
+
+    if survey().gpus:
+        pytest.skip("this computer has a GPU, and an engine for another one is refused here")
+    report = tmp_path / "report.json"
+    command = ["compile", "xfeat", "--runtime", "tensorrt", *SMALL, "--cache", str(cache)]
+    command += ["--json", str(report)]
+    assert main(command) == 1
+    assert "no NVIDIA driver" in capsys.readouterr().err
+    assert main([*command, "--compute-capability", "8.9"]) == 0
+    content = json.loads(report.read_text())
+    manifest = content["manifest"]
+    assert (manifest["compute_capability"], manifest["precision"]) == ("8.9", "fp16")
+    assert manifest["config"]["options"] == {}
+    engine = Path(content["engine"])
+    assert main(["gate", str(engine)]) == 0
+    assert "it does not load here" in capsys.readouterr().out
+    data = bytearray(engine.read_bytes())
+    data[len(data) // 2] ^= 1
+    engine.write_bytes(data)
+    assert main(["gate", str(engine)]) == 1
+    assert "reasons: hash" in capsys.readouterr().out
+
+
+def test_only_tensorrt_builds_for_another_computer(capsys) -> None:
+    command = ["compile", "xfeat", "--runtime", "fake", "--compute-capability", "8.9"]
+    assert main(command) == 1
+    assert "'tensorrt' with --compute-capability" in capsys.readouterr().err

@@ -111,7 +111,8 @@ def test_key_depends_on_what_the_engine_is_made_of() -> None:
         assert cache_key(dataclasses.replace(MODEL, **changes), CONFIG, plain) != key  # type: ignore[arg-type]
     for changes in ({"height": 96}, {"detection_threshold": 0.1}, {"options": {"a": "b"}}):
         assert cache_key(MODEL, dataclasses.replace(CONFIG, **changes), plain) != key  # type: ignore[arg-type]
-    for changes in ({"threads": 4}, {"warmup_iterations": 9}, {"cuda_graph": False}):
+    target = {"options": {"compute_capability": "8.9"}}  # stands in the machine's own fields
+    for changes in ({"threads": 4}, {"warmup_iterations": 9}, {"cuda_graph": False}, target):
         assert cache_key(MODEL, dataclasses.replace(CONFIG, **changes), plain) == key  # type: ignore[arg-type]
 
 
