@@ -54,7 +54,7 @@ class Extractor:
         resized: npt.NDArray[Any] = image
         if (height, width) != (self.height, self.width):
             shrinks = height * width > self.height * self.width
-            # Area averaging keeps a shrunk image free of aliases, which a detector takes for corners.
+            # Area averaging keeps a shrunk image free of aliases, which pass for corners.
             method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
             resized = cv2.resize(image, (self.width, self.height), interpolation=method)
         tensor = np.ascontiguousarray(resized).reshape(self.height, self.width, self.channels)
@@ -64,7 +64,7 @@ class Extractor:
         count = int(outputs["count"][0])
         keypoints = outputs["keypoints"][:count]
         if (height, width) != (self.height, self.width):
-            # cv2.resize aligns pixel edges: centre x of the small image lies at (x + 0.5) * s - 0.5.
+            # cv2.resize aligns pixel edges: x of the small image lies at (x + 0.5) * s - 0.5.
             scale = np.array([width / self.width, height / self.height], dtype=np.float32)
             keypoints = (keypoints + np.float32(0.5)) * scale - np.float32(0.5)
         return Features(

@@ -123,7 +123,7 @@ class FrameWorker:
                 self._drop("out_of_memory", str(error))
             except GpsDeniedInferenceError as error:
                 self._drop("inference_error", str(error))
-            except Exception as error:  # the node must outlive any one frame
+            except Exception as error:  # noqa: BLE001 - the node must outlive any one frame
                 self._drop("internal_error", f"{type(error).__name__}: {error}")
 
     def _answer(self, message: Any, received: float) -> None:

@@ -13,11 +13,12 @@ back what it had taken, says why in one line (log and ``~/status``) and may be r
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,25 @@ from gps_denied_inference.thermal.state import ThermalState
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
 ERROR = TransitionCallbackReturn.ERROR
+
+
+def reported(
+    transition: Callable[[InferenceNode, LifecycleState], TransitionCallbackReturn],
+) -> Callable[[InferenceNode, LifecycleState], TransitionCallbackReturn]:
+    """Log the traceback of a defect in a transition and answer ERROR.
+
+    rclpy turns an exception into ERROR by itself, but says nothing of it.
+    """
+
+    @functools.wraps(transition)
+    def guarded(node: InferenceNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except Exception:  # noqa: BLE001 - whatever it is, on_error gives everything back
+            node.get_logger().error(f"{transition.__name__} broke:\n{traceback.format_exc()}")
+            return ERROR
+
+    return guarded
 
 
 class InferenceNode(LifecycleNodeMixin, Node):
@@ -128,6 +148,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
         finally:
             self._transition.release()
 
+    @reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Check, gate, build, load, warm up; nothing stays taken on failure."""
         self._change_status(InferenceStatus.STATE_CONFIGURING, "checking parameters", 0.0)
@@ -137,14 +158,6 @@ class InferenceNode(LifecycleNodeMixin, Node):
             self._release()
             self.get_logger().error(f"configure failed: {error}")
             self._change_status(InferenceStatus.STATE_UNCONFIGURED, f"configure failed: {error}")
-            return FAILURE
-        except Exception as error:  # a defect: rclpy would turn it into ERROR without a word
-            self._release()
-            self.get_logger().error(f"configure broke:\n{traceback.format_exc()}")
-            self._change_status(
-                InferenceStatus.STATE_UNCONFIGURED,
-                f"configure broke: {type(error).__name__}: {error}",
-            )
             return FAILURE
         self._change_status(InferenceStatus.STATE_INACTIVE, "")
         return super().on_configure(state)
@@ -174,6 +187,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
             raise ConfigurationError("interrupted: the process is shutting down")
         self._change_status(InferenceStatus.STATE_CONFIGURING, what, share)
 
+    @reported
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start taking frames."""
         try:
@@ -207,40 +221,28 @@ class InferenceNode(LifecycleNodeMixin, Node):
             self.get_logger().error(f"activate refused: {error}")
             self._change_status(InferenceStatus.STATE_INACTIVE, f"activate refused: {error}")
             return FAILURE
-        except Exception:
-            self.get_logger().error(f"activate broke:\n{traceback.format_exc()}")
-            return ERROR
         self._change_status(InferenceStatus.STATE_ACTIVE, "")
         return SUCCESS
 
+    @reported
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop taking frames; the engine stays loaded."""
-        try:
-            self._stop_frames()
-            result = super().on_deactivate(state)
-        except Exception:
-            self.get_logger().error(f"deactivate broke:\n{traceback.format_exc()}")
-            return ERROR
+        self._stop_frames()
+        result = super().on_deactivate(state)
         self._change_status(InferenceStatus.STATE_INACTIVE, "")
         return result
 
+    @reported
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give the engine and the publishers back."""
-        try:
-            self._release()
-        except Exception:
-            self.get_logger().error(f"cleanup broke:\n{traceback.format_exc()}")
-            return ERROR
+        self._release()
         self._change_status(InferenceStatus.STATE_UNCONFIGURED, "")
         return SUCCESS
 
+    @reported
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give everything back from any state; the process may end."""
-        try:
-            self._release()
-        except Exception:
-            self.get_logger().error(f"shutdown broke:\n{traceback.format_exc()}")
-            return ERROR
+        self._release()
         self._change_status(InferenceStatus.STATE_FINALIZED, "")
         self.is_finalized = True
         return SUCCESS
@@ -249,7 +251,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
         """Give everything back; the node can be configured again."""
         try:
             self._release()
-        except Exception:
+        except Exception:  # noqa: BLE001 - nothing comes after on_error
             self.get_logger().fatal(f"error processing broke:\n{traceback.format_exc()}")
             self.is_finalized = True
             return FAILURE

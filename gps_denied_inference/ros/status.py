@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from rclpy.node import Node
 
 from gps_denied_inference.errors import ConfigurationError
@@ -41,10 +43,9 @@ class StatusPublisher:
         message.header.stamp = self._node.get_clock().now().to_msg()
         message.engine_load_time = float("nan")
         if session is not None and session.is_open:
-            try:
+            # Another thread may close it between the two lines: then nothing runs any more.
+            with contextlib.suppress(ConfigurationError):
                 self._describe_engine(message, session)
-            except ConfigurationError:
-                pass  # closed between the two lines by another thread: nothing runs any more
         message.frames_in = account.frames_in
         message.frames_out = account.frames_out
         message.frames_dropped = account.frames_dropped

@@ -123,7 +123,8 @@ def test_configure_fails_with_one_line_and_can_be_retried(make_node, overrides, 
     assert node.trigger_configure() == FAILURE
     assert state_of(node) == State.PRIMARY_STATE_UNCONFIGURED
     detail = node._status.detail
-    assert named in detail and "\n" not in detail, detail
+    assert named in detail
+    assert "\n" not in detail
     good = {
         "max_keypoints": 50,
         "detection_threshold": 0.05,
