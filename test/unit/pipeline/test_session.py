@@ -1,0 +1,132 @@
+"""The session that node and replay share, on a real engine."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from gps_denied_inference.demo.scene import load_scene
+from gps_denied_inference.errors import (
+    ConfigurationError,
+    FrameError,
+    GpsDeniedInferenceError,
+    ModelNotFoundError,
+)
+from gps_denied_inference.pipeline.session import InferenceSession
+from gps_denied_inference.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("engines"))
+
+
+def settings(cache, **changes):
+    values = {
+        "runtime": "onnxruntime",
+        "device": "cpu",
+        "engine_cache_directory": cache,
+        "image_width": 320,
+        "image_height": 256,
+        "max_keypoints": 300,
+        "threads": 2,
+    } | changes
+    return Settings.from_mapping(values)
+
+
+def scene(shift=0, size=(256, 320)):
+    """Real ground from above, moved by whole pixels."""
+    ground = cv2.cvtColor(load_scene(), cv2.COLOR_RGB2GRAY)
+    return np.ascontiguousarray(ground[200 : 200 + size[0], 200 + shift : 200 + shift + size[1]])
+
+
+@pytest.fixture
+def open_session(cache):
+    sessions = []
+
+    def make(**changes):
+        session = InferenceSession(settings(cache, **changes))
+        sessions.append(session)
+        session.open()
+        return session
+
+    yield make
+    for session in sessions:
+        session.close()
+
+
+def test_keypoints_of_a_larger_image_come_out_in_its_own_pixels(open_session):
+    session = open_session()
+    small = scene()
+    large = np.kron(small, np.ones((2, 2), np.uint8))
+    at_once = session.process(small, 0, None).features
+    scaled = session.process(large, 0, None).features
+    assert (scaled.width, scaled.height) == (640, 512)
+    # Pixel x of the small image covers pixels 2x and 2x + 1 of the large one: centre 2x + 0.5.
+    expected = 2 * at_once.keypoints + 0.5
+    distance = np.linalg.norm(expected[:, None] - scaled.keypoints[None], axis=2).min(axis=1)
+    assert np.mean(distance < 1e-3) == 1.0
+
+
+def test_tracks_keep_their_ids_and_follow_the_motion(open_session):
+    session = open_session(task="track")
+    first = session.process(scene(0), 0, "a")
+    second = session.process(scene(4), 33_000_000, "b")
+    assert first.matches is None
+    assert second.reference_tag == "a"
+    before = dict(zip(first.features.track_ids.tolist(), first.features.keypoints, strict=True))
+    moved = [
+        before[i] - point
+        for i, point in zip(
+            second.features.track_ids.tolist(), second.features.keypoints, strict=True
+        )
+        if i in before
+    ]
+    assert len(moved) >= 100
+    assert np.allclose(np.median(moved, axis=0), [4, 0], atol=0.5)
+
+
+def test_match_waits_for_its_reference_and_then_verifies(open_session):
+    session = open_session(task="match")
+    assert session.process(scene(6), 0, None).matches is None
+    session.set_reference(scene(0), "map")
+    result = session.process(scene(6), 1, None)
+    assert result.reference_tag == "map"
+    assert result.geometry is not None
+    assert result.geometry.inlier_count >= 100
+    assert np.allclose(result.geometry.matrix, [[1, 0, 6], [0, 1, 0], [0, 0, 1]], atol=0.2)
+
+
+def test_a_reduced_engine_is_used_while_fewer_keypoints_are_commanded(open_session):
+    session = open_session(thermal_reduced_keypoints=50)
+    assert session.process(scene(), 0, None).features.count > 50
+    session.limit_keypoints(50)
+    assert session.process(scene(), 0, None).features.count == 50
+    session.limit_keypoints(0)
+    assert session.process(scene(), 0, None).features.count > 50
+
+
+def test_wrong_channels_are_a_frame_error_not_a_crash(open_session):
+    session = open_session()
+    with pytest.raises(FrameError) as refusal:
+        session.process(np.zeros((256, 320, 3), np.uint8), 0, None)
+    assert refusal.value.reason == "wrong_channels"
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"weights_file": "/nonexistent/xfeat.pt"}, ModelNotFoundError),
+        ({"model": "mutual_nearest_neighbour"}, ConfigurationError),
+        ({"task": "match", "reference_file": "/nonexistent/map.png"}, ConfigurationError),
+    ],
+)
+def test_a_failed_open_takes_nothing_and_may_be_retried(cache, changes, error):
+    session = InferenceSession(settings(cache, **changes))
+    for _ in range(2):
+        with pytest.raises(error):
+            session.open()
+        assert not session.is_open
+    with pytest.raises(GpsDeniedInferenceError):
+        _ = session.readback
