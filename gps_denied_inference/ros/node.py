@@ -191,6 +191,9 @@ class InferenceNode(LifecycleNodeMixin, Node):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start taking frames."""
         try:
+            if self._thermal is not None:
+                # What is commanded must follow from now, not from the last tick of the timer.
+                self._thermal.publish()
             action = self._thermal.action if self._thermal is not None else None
             if (
                 self._settings.thermal_refuse_activation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,9 @@ from gps_denied_inference.thermal.monitor import ThermalMonitor
 from gps_denied_inference.thermal.policy import PolicyConfig, ThermalAction, ThermalPolicy
 from gps_denied_inference.thermal.state import ThermalState
 
+FIRST_READING_TIMEOUT = 1.0
+"""s, how long configure waits for the first reading."""
+
 
 class ThermalStatePublisher:
     """Owns the thermal source, its reader thread, the policy and the topic.
@@ -27,7 +31,7 @@ class ThermalStatePublisher:
     Args:
         node: the node that publishes.
         settings: thermal_* settings.
-        on_action: called from the timer's thread whenever the commanded action changes.
+        on_action: called whenever the commanded action changes.
 
     Raises:
         RuntimeUnavailableError: a source that was asked for by name is not there.
@@ -54,6 +58,8 @@ class ThermalStatePublisher:
             )
         )
         self._action: ThermalAction | None = None
+        self._lock = threading.Lock()
+        self._destroyed = False
         replay = settings.thermal_replay_file
         source = thermal.choose_source(
             settings.thermal_source,
@@ -65,6 +71,10 @@ class ThermalStatePublisher:
         self._monitor.start()
         self._publisher = node.create_publisher(ThermalStateMessage, "~/thermal_state", qos.STATE)
         self._group = MutuallyExclusiveCallbackGroup()
+        # The first reading is published, and obeyed, before the node can be activated; a reader
+        # that hangs holds configure up for no longer than this.
+        self._monitor.wait_fresh(min(period, FIRST_READING_TIMEOUT))
+        self.publish()
         self._timer = node.create_timer(period, self.publish, callback_group=self._group)
 
     def current(self) -> ThermalState:
@@ -81,20 +91,26 @@ class ThermalStatePublisher:
         self._policy_enabled = enabled
 
     def publish(self) -> None:
-        """Publish the newest state and what is commanded because of it."""
-        state = self._monitor.latest()
-        previous = self._action
-        # The policy follows the level even while it is off, so that switching it on acts at once.
-        action = self._policy.update(state, time.monotonic())
-        self._action = action if self._policy_enabled else None
-        if self._action != previous:
-            self._on_action(self._action)
-        if self._action is not None:
-            state = self._action.written_into(state)
-        self._publisher.publish(messages.thermal_state(state))
+        """Publish the newest state and what is commanded because of it. Any thread may call."""
+        with self._lock:
+            if self._destroyed:
+                return
+            state = self._monitor.latest()
+            previous = self._action
+            # The policy follows the level even while it is off: switching it on acts at once.
+            action = self._policy.update(state, time.monotonic())
+            self._action = action if self._policy_enabled else None
+            if self._action != previous:
+                self._on_action(self._action)
+            if self._action is not None:
+                state = self._action.written_into(state)
+            self._publisher.publish(messages.thermal_state(state))
 
     def destroy(self) -> None:
         """Give the reader, the timer and the topic back."""
         self._node.destroy_timer(self._timer)
         self._monitor.stop()
+        # A timer callback may be under way in another thread: it ends before its topic goes.
+        with self._lock:
+            self._destroyed = True
         self._node.destroy_publisher(self._publisher)

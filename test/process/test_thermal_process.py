@@ -220,7 +220,6 @@ def test_a_critical_computer_is_not_activated_where_the_parameter_says_so(tmp_pa
     settings = parameters(zone, thermal_refuse_activation=True)
     with driven(tmp_path, parameters=settings) as (process, driver):
         assert driver.configure(), process.output
-        # At once, before the first timer tick too: no wait in between.
         assert not driver.activate()
         assert driver.state() == INACTIVE
         assert "CRITICAL" in process.output
@@ -228,6 +227,17 @@ def test_a_critical_computer_is_not_activated_where_the_parameter_says_so(tmp_pa
         wait_for_command(driver, lambda state: "refused" not in state.action, "the release")
         assert driver.activate(), process.output
         assert driver.state() == ACTIVE
+
+
+def test_the_refusal_does_not_wait_for_the_timer(tmp_path: Path) -> None:
+    zone = Zone(tmp_path / "root")
+    zone.heat(104.0)
+    settings = parameters(zone, thermal_refuse_activation=True, thermal_rate=0.1)
+    with driven(tmp_path, parameters=settings) as (process, driver):
+        assert driver.configure(), process.output
+        assert not driver.activate(), "activated in the ten seconds before the first tick"
+        # The latched topic says why, to whoever comes later.
+        assert wait_for_command(driver, lambda state: bool(state.action), "the reason").action
 
 
 def test_switched_off_the_level_is_said_and_nothing_commanded(tmp_path: Path) -> None:
