@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from gps_denied_inference.errors import InvalidParameterError, UnknownNameError
 
@@ -70,7 +70,7 @@ class Parameter:
             if self.choices and value not in self.choices:
                 raise InvalidParameterError(self.name, value, self.bound)
             return
-        number = float(value)  # type: ignore[arg-type]
+        number = float(value)
         if math.isnan(number):
             raise InvalidParameterError(self.name, value, self.bound)
         if self.minimum is not None and number < self.minimum:
@@ -262,7 +262,7 @@ class Settings:
         for field in dataclasses.fields(cls):
             yield Parameter(
                 name=field.name,
-                default=field.default,
+                default=cast("bool | int | float | str", field.default),
                 description=field.metadata["description"],
                 **field.metadata["details"],
             )

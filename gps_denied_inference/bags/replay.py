@@ -129,7 +129,7 @@ class _Replay:
             taken = time.perf_counter()
             try:
                 pixels = image.decode(
-                    self._settings.color, depth_scaling=self._settings.thermal_image_scaling
+                    self._settings.color, depth_scaling=self._settings.mono16_scaling
                 )
                 converted = time.perf_counter()
                 header = self._make.header(image.message.header)

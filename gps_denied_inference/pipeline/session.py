@@ -130,10 +130,10 @@ class InferenceSession:
             reduced = self._load(settings.thermal_reduced_keypoints, progress)
             self._reduced = Extractor(self._runtime, reduced)
         if settings.task != "extract":
-            self._matcher = self._open_matcher(progress)
+            matcher = self._matcher = self._open_matcher(progress)
         if settings.task == "track":
             self._tracker = Tracker(
-                matcher=self._matcher,
+                matcher=matcher,
                 geometry=settings.geometry,
                 threshold=settings.geometry_threshold,
             )
