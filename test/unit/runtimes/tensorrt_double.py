@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 
 __version__ = "0.double"
 
@@ -123,6 +122,8 @@ class Runtime:
 
 class Engine:
     def __init__(self, data: bytes) -> None:
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 2
         self.session = onnxruntime.InferenceSession(
