@@ -98,17 +98,17 @@ def _follow(
     """Show and record until the time is over, the recording ends or the user interrupts."""
     policy = ThermalPolicy()
     recorder = _recorder(args.record, monitor.source_name) if args.record else None
-    # A recording ends by itself; its last state lasts as long as the one before it did.
-    length = min(args.duration, getattr(choice.source, "duration", math.inf))
-    end = time.monotonic() + length
+    end = time.monotonic() + args.duration
     state = monitor.latest()
     try:
         with _screen() as show:
             while time.monotonic() < end:
                 # Twice the period: a reader that hangs is shown, and recorded, as what it is.
                 monitor.wait_fresh(min(2 * args.period, max(end - time.monotonic(), 0.0)))
-                state = monitor.latest()
-                state = policy.update(state, time.monotonic()).written_into(state)
+                newest = monitor.latest()
+                if getattr(choice.source, "ended", False):
+                    break
+                state = policy.update(newest, time.monotonic()).written_into(newest)
                 if recorder is not None:
                     recorder.write(state)
                 show(_view(state, choice))
@@ -173,14 +173,16 @@ def _view(state: ThermalState, choice: SourceChoice) -> RenderableType:
     facts.add_row(
         "clock", f"{_number(state.clock, 1e-6, 'MHz')} of {_number(state.clock_max, 1e-6, 'MHz')}"
     )
-    facts.add_row("power", f"{_number(state.power, 1.0, 'W')} {state.power_mode}".strip())
+    power = f"{_number(state.power, 1.0, 'W')} {state.power_mode}".strip()
+    # Text, since names and reasons may hold what rich would take for its own markup.
+    facts.add_row("power", Text(power))
     facts.add_row("load", _number(state.load, 100.0, "%"))
     facts.add_row("sample age", _number(state.sample_age, 1.0, "s"))
-    facts.add_row("the node would", state.action or "run without a limit")
+    facts.add_row("the node would", Text(state.action or "run without a limit"))
     sensors = Table("sensor", "kind", "degC", "limit", "margin / K", box=None, header_style="bold")
     for sensor in state.sensors:
         sensors.add_row(
-            sensor.name,
+            Text(sensor.name),
             sensor.kind.name.lower(),
             _number(sensor.temperature, 1.0, "") if sensor.online else "offline",
             _number(sensor.limit, 1.0, ""),

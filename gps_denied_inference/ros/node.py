@@ -224,7 +224,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
             self.get_logger().error(f"activate refused: {error}")
             self._change_status(InferenceStatus.STATE_INACTIVE, f"activate refused: {error}")
             return FAILURE
-        self._change_status(InferenceStatus.STATE_ACTIVE, "")
+        self._change_status(InferenceStatus.STATE_ACTIVE, action.description if action else "")
         return SUCCESS
 
     @reported
@@ -309,15 +309,14 @@ class InferenceNode(LifecycleNodeMixin, Node):
             if action is None or np.isnan(action.frame_rate_limit)
             else float(action.frame_rate_limit)
         )
-        if (limit, action.keypoint_limit if action else 0) != (
-            worker.thermal_rate_limit,
-            worker.keypoint_limit,
-        ):
-            self.get_logger().warning(
-                f"thermal policy: {action.description if action else 'limits lifted'}"
-            )
-        worker.thermal_rate_limit = limit
-        worker.keypoint_limit = 0 if action is None else action.keypoint_limit
+        keypoints = 0 if action is None else action.keypoint_limit
+        before = (worker.thermal_rate_limit, worker.keypoint_limit)
+        worker.thermal_rate_limit, worker.keypoint_limit = limit, keypoints
+        if before != (limit, keypoints):
+            description = action.description if action is not None else ""
+            self.get_logger().warning(f"thermal policy: {description or 'limits lifted'}")
+            if self._status.state == InferenceStatus.STATE_ACTIVE:
+                self._change_status(InferenceStatus.STATE_ACTIVE, description)
 
     def _apply_dynamic(self, settings: Settings) -> None:
         self._settings = settings

@@ -171,6 +171,8 @@ class ReplaySource:
         self._loop = loop
         self._clock = clock
         self._start: float | None = None
+        self.ended = False
+        """A read came after the end."""
 
     def read(self) -> ThermalState:
         """Return the state that was recorded for this moment; UNKNOWN after the end."""
@@ -180,6 +182,7 @@ class ReplaySource:
         t = (now - self._start) * self._speed
         if t >= self.duration:
             if not self._loop:
+                self.ended = True
                 return ThermalState.unknown(
                     f"the recording {self._path.name} has ended after {self.duration:g} s",
                     source=self.name,

@@ -17,7 +17,7 @@ from gps_denied_inference.errors import ThermalReadError
 NAN = math.nan
 # What the message's fields can hold.
 _FLOAT32_MOST = 3.4e38
-_BITS = {"stamp_ns": 60, "throttle_bits": 64, "keypoint_limit": 32}
+_ENDS = {"stamp_ns": 10**9 << 31, "throttle_bits": 1 << 64, "keypoint_limit": 1 << 32}
 
 
 class ThermalLevel(IntEnum):
@@ -241,14 +241,13 @@ def _fields_from(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
                     raise _mistyped(kind, field.name, "a number beyond float64") from None
             if abs(value) > _FLOAT32_MOST:
                 raise _mistyped(kind, field.name, value)
-        elif type(field.default) in (bool, int, str):
-            if type(value) is not type(field.default):
-                raise _mistyped(kind, field.name, value)
+        elif type(field.default) in (bool, int, str) and type(value) is not type(field.default):
+            raise _mistyped(kind, field.name, value)
         if isinstance(value, str):
             value = one_line(value)
         values[field.name] = value
-    for name, bits in _BITS.items():
-        if name in values and not 0 <= values[name] < 1 << bits:
+    for name, end in _ENDS.items():
+        if name in values and not 0 <= values[name] < end:
             raise _mistyped(kind, name, values[name])
     return values
 

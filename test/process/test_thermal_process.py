@@ -165,6 +165,10 @@ def test_the_node_slows_down_as_documented_and_recovers(tmp_path: Path) -> None:
                 assert state.policy_enabled
                 assert f"at most {limit:g} Hz" in state.action
                 assert "gpu-thermal" in state.action
+                driver.wait_for_status(
+                    lambda status, limit=limit: f"at most {limit:g} Hz" in status.detail,
+                    f"{limit:g} Hz in the status",
+                )
                 seconds = max(3.0, 8.0 / limit)
                 rate = rate_of(driver, seconds)
                 assert 0.7 * limit <= rate <= limit + 1.5 / seconds, (name, rate)
@@ -179,6 +183,7 @@ def test_the_node_slows_down_as_documented_and_recovers(tmp_path: Path) -> None:
             lambda status: "thermal_limit" in status.drop_reasons, "drops by the thermal limit"
         )
         assert status.drop_counts[status.drop_reasons.index("thermal_limit")] > 0
+        assert driver.statuses[-1].detail == ""
         assert_dwell_kept(driver.thermal)
 
 

@@ -14,7 +14,7 @@ from gps_denied_inference.cli.main import main
 def root(tmp_path: Path) -> Path:
     zone = tmp_path / "root/sys/class/thermal/thermal_zone0"
     zone.mkdir(parents=True)
-    (zone / "type").write_text("gpu-thermal\n")
+    (zone / "type").write_text("gpu-thermal [/x]\n")
     (zone / "temp").write_text("95000\n")
     (zone / "trip_point_0_type").write_text("passive\n")
     (zone / "trip_point_0_temp").write_text("99000\n")
