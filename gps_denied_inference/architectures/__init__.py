@@ -67,7 +67,7 @@ class Architecture:
         name: name in the registry, e.g. ``"xfeat"``.
         factory: an :class:`ArchitectureFactory` or where to find it, as ``"module:attribute"``.
         graph: a :class:`GraphAssembler` or where to find it; None where no graph can be made.
-        network: where to find the code that exports the network (``architectures.export``).
+        network: a ``NetworkExport`` or where to find it (``architectures.export``).
     """
 
     name: str
@@ -194,4 +194,16 @@ register_architecture(
     f"{_HERE}.xfeat:load_module",
     graph=f"{_HERE}.xfeat_graph:assemble",
     network=f"{_HERE}.xfeat:EXPORT",
+)
+register_architecture(
+    "lighterglue",
+    f"{_HERE}.lightglue:load_lighterglue",
+    graph=f"{_HERE}.matching_graph:assemble_lightglue",
+    network=f"{_HERE}.lightglue:LIGHTERGLUE_EXPORT",
+)
+register_architecture(
+    "mutual_nearest_neighbour",
+    f"{_HERE}.matching:load_mutual_nearest_neighbour",
+    graph=f"{_HERE}.matching_graph:assemble_mutual_nearest_neighbour",
+    network=f"{_HERE}.matching:MUTUAL_NEAREST_NEIGHBOUR_EXPORT",
 )

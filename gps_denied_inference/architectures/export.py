@@ -67,7 +67,8 @@ def export_network(model: Model, destination: Path) -> str:
         )
     graph = onnx.load_from_string(buffer.getvalue())
     graph.graph.name = model.name
-    graph.doc_string = f"{model.name}, from weights with SHA-256 {model.weights_sha256}"
+    if model.weights_sha256:
+        graph.doc_string = f"from weights with SHA-256 {model.weights_sha256}"
     for node in graph.graph.node:
         node.doc_string = ""
         del node.metadata_props[:]

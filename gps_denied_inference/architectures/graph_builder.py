@@ -65,7 +65,11 @@ class GraphBuilder:
         return self.op("Reshape", value, self.constant(shape, np.int64))
 
     def graft(
-        self, network: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str], half: bool
+        self,
+        network: onnx.ModelProto,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        half: bool,
     ) -> dict[str, str]:
         """Put a network's nodes and weights into this graph.
 
@@ -73,7 +77,8 @@ class GraphBuilder:
             network: graph whose inputs are floats.
             inputs: values that take the place of the network's inputs, in order, float32.
             outputs: names of the network's outputs that are wanted.
-            half: run the network in float16; its inputs and outputs are cast here.
+            half: run the network in float16; its inputs and outputs are cast here. Angles, that
+                is whatever a sine or cosine is taken of, stay float32.
 
         Returns:
             For each wanted output the value that carries it, float32.
@@ -88,34 +93,41 @@ class GraphBuilder:
                 f"graph '{graph.name}' takes {[v.name for v in graph.input]} and gives {present}; "
                 f"its architecture needs {len(inputs)} input(s) and {list(outputs)}"
             )
+        exact = _float32_values(graph) if half else set()
         names = {"": ""}
         for value, ours in zip(graph.input, inputs, strict=True):
-            names[value.name] = self.cast(ours, np.float16) if half else ours
-        keep_float = _float32_operands(graph)
+            cast = half and value.name not in exact
+            names[value.name] = self.cast(ours, np.float16) if cast else ours
         for tensor in graph.initializer:
-            copy = TensorProto()
-            copy.CopyFrom(tensor)
-            if half and tensor.data_type == TensorProto.FLOAT and tensor.name not in keep_float:
-                weights = numpy_helper.to_array(tensor).astype(np.float16)
-                copy = numpy_helper.from_array(weights, tensor.name)
-            copy.name = names[tensor.name] = f"net.{tensor.name}"
-            self._constants.append(copy)
+            names[tensor.name] = f"net.{tensor.name}"
+            self._constants.append(_weight(tensor, half and tensor.name not in exact))
         for node in graph.node:
-            clone = onnx.NodeProto()
-            clone.CopyFrom(node)
-            for output in node.output:
-                names.setdefault(output, f"net.{output}")
-            clone.name = f"net.{node.name}"
-            clone.input[:] = [names[name] for name in node.input]
-            clone.output[:] = [names[name] for name in node.output]
-            if half and node.op_type == "Constant" and node.output[0] not in keep_float:
-                _halve_constant(clone)
-            if half and node.op_type == "Cast":
-                _halve_cast(clone)
-            self._nodes.append(clone)
+            self._graft_node(node, names, exact, half)
         return {
             name: self.cast(names[name], np.float32) if half else names[name] for name in outputs
         }
+
+    def _graft_node(
+        self, node: onnx.NodeProto, names: dict[str, str], exact: set[str], half: bool
+    ) -> None:
+        """Copy one node of a network whose values are called ``names`` here."""
+        clone = onnx.NodeProto()
+        clone.CopyFrom(node)
+        for output in node.output:
+            names[output] = f"net.{output}"
+        clone.name = f"net.{node.name}"
+        clone.input[:] = [names[name] for name in node.input]
+        clone.output[:] = [names[name] for name in node.output]
+        self._nodes.append(clone)
+        if not half or set(node.output) & exact:
+            return
+        for attribute in clone.attribute:
+            if node.op_type == "Constant" and attribute.name == "value":
+                attribute.t.CopyFrom(_halved(attribute.t))
+            if node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:
+                attribute.i = TensorProto.FLOAT16
+        if node.op_type in _ANGLE_OPS:
+            names[node.output[0]] = self.cast(clone.output[0], np.float16)
 
     def build(self) -> onnx.ModelProto:
         """Return the finished graph."""
@@ -139,19 +151,27 @@ def _value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(spec.name, kind, list(spec.shape))
 
 
-def _float32_operands(graph: onnx.GraphProto) -> set[str]:
-    """Names that stay float32 in a float16 network: the scales of Resize."""
-    return {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:3]}
+_ANGLE_OPS = ("Sin", "Cos")
 
 
-def _halve_constant(node: onnx.NodeProto) -> None:
-    for attribute in node.attribute:
-        if attribute.name == "value" and attribute.t.data_type == TensorProto.FLOAT:
-            half = numpy_helper.to_array(attribute.t).astype(np.float16)
-            attribute.t.CopyFrom(numpy_helper.from_array(half))
+def _float32_values(graph: onnx.GraphProto) -> set[str]:
+    """Names that stay float32 in a float16 network: the scales of Resize, and angles."""
+    exact = {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:3]}
+    for node in reversed(graph.node):  # nodes come in topological order
+        if node.op_type in _ANGLE_OPS or set(node.output) & exact:
+            exact.update(node.input)
+    return exact - {""}
 
 
-def _halve_cast(node: onnx.NodeProto) -> None:
-    for attribute in node.attribute:
-        if attribute.name == "to" and attribute.i == TensorProto.FLOAT:
-            attribute.i = TensorProto.FLOAT16
+def _weight(tensor: onnx.TensorProto, half: bool) -> onnx.TensorProto:
+    copy = TensorProto()
+    copy.CopyFrom(_halved(tensor) if half else tensor)
+    copy.name = f"net.{tensor.name}"
+    return copy
+
+
+def _halved(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    """Return a float32 tensor as float16, every other as it is."""
+    if tensor.data_type != TensorProto.FLOAT:
+        return tensor
+    return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name)

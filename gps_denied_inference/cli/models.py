@@ -79,7 +79,7 @@ def _list(args: argparse.Namespace) -> tuple[list[dict[str, Any]], int]:
             weights = "fetched"
         else:
             weights = f"not fetched ({row['weights_bytes'] / 1e6:.1f} MB, {row['weights_source']})"
-        graph = "shipped" if row["graph"] else "export" if row["weights_sha256"] else "built in"
+        graph = "shipped" if row["graph"] else "export"
         print(
             line.format(
                 row["name"], row["kind"], row["descriptor_dim"], row["licence"], graph, weights

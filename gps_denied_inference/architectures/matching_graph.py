@@ -1,0 +1,126 @@
+"""Matchers as static ONNX graphs, built without torch: LightGlue and mutual nearest neighbours.
+
+They do what ``architectures.lightglue`` and ``architectures.matching`` do; nothing in them has a
+shape that depends on data, and padding is masked by the counts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from gps_denied_inference.architectures.graph_builder import GraphBuilder
+from gps_denied_inference.architectures.matching_options import (
+    MASKED,
+    match_threshold,
+    min_cosine,
+    ratio,
+)
+from gps_denied_inference.runtimes.protocol import BuildConfig, Model, TensorSpec
+
+_NETWORK_OUTPUTS = ("similarity", "matchability0", "matchability1")
+
+
+class _Set:
+    """One of the two feature sets: its inputs and what masks its padding."""
+
+    def __init__(self, g: GraphBuilder, which: int, keypoints: int, dim: int) -> None:
+        self.keypoints = g.input(TensorSpec(f"keypoints{which}", (keypoints, 2), "float32"))
+        self.descriptors = g.input(TensorSpec(f"descriptors{which}", (keypoints, dim), "float32"))
+        self.count = g.input(TensorSpec(f"count{which}", (1,), "int32"))
+        self.size = g.input(TensorSpec(f"size{which}", (2,), "float32"))
+        self.own = g.constant(np.arange(keypoints), np.int32)
+        self.valid = g.op("Less", self.own, self.count)
+        self.mask = g.op("Where", self.valid, g.constant(0.0), g.constant(MASKED))
+
+
+def assemble_lightglue(
+    network: onnx.ModelProto, model: Model, config: BuildConfig
+) -> onnx.ModelProto:
+    """Build a LightGlue matcher's graph for one K, threshold and precision.
+
+    Raises:
+        ModelMismatchError: ``network`` is the graph of another architecture.
+        InvalidParameterError: an option out of bounds.
+    """
+    keypoints = config.max_keypoints
+    threshold = match_threshold(config)
+    g = GraphBuilder(model.name)
+    first, second = (_Set(g, i, keypoints, model.descriptor_dim) for i in (0, 1))
+    inputs = []
+    for one in (first, second):
+        inputs += [_centred(g, one), one.descriptors, one.mask]
+    maps = g.graft(network, inputs, _NETWORK_OUTPUTS, half=config.precision == "fp16")
+    similarity = maps["similarity"]
+    column, row = (keypoints, 1), (1, keypoints)
+    rows = g.op("Softmax", g.op("Add", similarity, g.reshape(second.mask, row)), axis=1)
+    columns = g.op("Softmax", g.op("Add", similarity, g.reshape(first.mask, column)), axis=0)
+    score = g.op("Mul", rows, columns)
+    score = g.op("Mul", score, g.reshape(g.op("Sigmoid", maps["matchability0"]), column))
+    score = g.op("Mul", score, g.reshape(g.op("Sigmoid", maps["matchability1"]), row))
+    kept, partner, best = _mutual_best(g, score, first, second, threshold)
+    _finish(g, keypoints, kept, partner, best)
+    return g.build()
+
+
+def assemble_mutual_nearest_neighbour(
+    network: onnx.ModelProto, model: Model, config: BuildConfig
+) -> onnx.ModelProto:
+    """Build the nearest-neighbour matcher's graph for one K and its options; float32 always.
+
+    Raises:
+        ModelMismatchError: ``network`` is the graph of another architecture.
+        InvalidParameterError: an option out of bounds.
+    """
+    keypoints = config.max_keypoints
+    lowe = ratio(config)
+    g = GraphBuilder(model.name)
+    first, second = (_Set(g, i, keypoints, model.descriptor_dim) for i in (0, 1))
+    inputs = [first.descriptors, second.descriptors]
+    cosine = g.graft(network, inputs, ["similarity"], half=False)["similarity"]
+    cosine = g.op("Add", cosine, g.reshape(second.mask, (1, keypoints)))
+    cosine = g.op("Add", cosine, g.reshape(first.mask, (keypoints, 1)))
+    kept, partner, best = _mutual_best(g, cosine, first, second, min_cosine(config))
+    if lowe < 1.0 and keypoints > 1:
+        back = g.op("Gather", _distinct(g, cosine, 0, lowe, keypoints), partner, axis=0)
+        kept = g.op("And", kept, g.op("And", _distinct(g, cosine, 1, lowe, keypoints), back))
+    _finish(g, keypoints, kept, partner, g.op("Min", best, g.constant(1.0)))
+    return g.build()
+
+
+def _centred(g: GraphBuilder, one: _Set) -> str:
+    """Keypoints centred on the image, longest half side = 1."""
+    half = g.op("Mul", one.size, g.constant(0.5))
+    longest = g.op("ReduceMax", half, g.constant([0], np.int64), keepdims=1)
+    return g.op("Div", g.op("Sub", one.keypoints, half), longest)
+
+
+def _mutual_best(
+    g: GraphBuilder, score: str, first: _Set, second: _Set, threshold: float
+) -> tuple[str, str, str]:
+    """Which rows have a partner, who it is (int32), and with what score; each (K,)."""
+    best = g.op("ReduceMax", score, g.constant([1], np.int64), keepdims=0)
+    partner = g.cast(g.op("ArgMax", score, axis=1, keepdims=0), np.int32)
+    back = g.cast(g.op("ArgMax", score, axis=0, keepdims=0), np.int32)
+    mutual = g.op("Equal", g.op("Gather", back, partner, axis=0), first.own)
+    above = g.op("Greater", best, g.constant(threshold))
+    exists = g.op("And", first.valid, g.op("Less", partner, second.count))
+    return g.op("And", g.op("And", mutual, above), exists), partner, best
+
+
+def _distinct(g: GraphBuilder, cosine: str, axis: int, lowe: float, keypoints: int) -> str:
+    """Lowe's test along one axis, bool (K,), on squared distances of unit vectors."""
+    two, _ = g.ops("TopK", cosine, g.constant([2], np.int64), outputs=2, axis=axis, sorted=1)
+    distance = g.op("Sub", g.constant(1.0), two)
+    best, second = g.ops("Split", distance, outputs=2, axis=axis, num_outputs=2)
+    limit = g.op("Mul", second, g.constant(lowe**2))
+    return g.reshape(g.op("LessOrEqual", best, limit), (keypoints,))
+
+
+def _finish(g: GraphBuilder, keypoints: int, kept: str, partner: str, best: str) -> None:
+    none = g.constant(-1, np.int32)
+    g.output(TensorSpec("matches0", (keypoints,), "int32"), g.op("Where", kept, partner, none))
+    g.output(
+        TensorSpec("scores0", (keypoints,), "float32"),
+        g.op("Where", kept, best, g.constant(0.0)),
+    )
