@@ -1,0 +1,51 @@
+"""What is written down twice agrees: messages, executables, launch arguments, the version."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_every_message_is_built_and_in_the_readme() -> None:
+    cmake, readme = text("CMakeLists.txt"), text("README.md")
+    for path in (ROOT / "msg").glob("*.msg"):
+        assert f"msg/{path.name}" in cmake
+        assert f"(msg/{path.name})" in readme
+
+
+def test_every_executable_is_installed() -> None:
+    cmake = text("CMakeLists.txt")
+    for path in (ROOT / "scripts").iterdir():
+        assert f"scripts/{path.name}" in cmake
+        assert path.stat().st_mode & 0o100, f"{path} is not executable"
+
+
+def test_every_launch_argument_is_in_the_readme() -> None:
+    readme = text("README.md")
+    names = re.findall(r'DeclareLaunchArgument\(\s*"(\w+)"', text("launch/inference.launch.py"))
+    assert len(names) > 8
+    for name in names:
+        assert f"`{name}`" in readme, name
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_links_lead_somewhere(document: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", text(document)):
+        if "://" not in target:
+            assert (ROOT / target).exists(), f"{document} links to {target}"
+
+
+def test_version_is_the_same_everywhere() -> None:
+    package = re.search(r"<version>(.*)</version>", text("package.xml"))
+    setup = re.search(r"^version = (.*)$", text("setup.cfg"), re.MULTILINE)
+    assert package is not None
+    assert setup is not None
+    assert package[1] == setup[1]
