@@ -19,7 +19,12 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+from rcl_interfaces.msg import ParameterType, ParameterValue
+
 from gps_denied_inference.msg import FeatureArray, ThermalState
+from gps_denied_inference.thermal.replay import ThermalRecorder
+from gps_denied_inference.thermal.state import ThermalLevel
+from gps_denied_inference.thermal.state import ThermalState as CoreThermalState
 from node_process import ACTIVE, INACTIVE, Driver, driven, image_message, textured_frames
 
 THROTTLE, SHUTDOWN = 99.0, 104.5  # degC, as an Orin's trip points
@@ -259,6 +264,75 @@ def test_switched_off_the_level_is_said_and_nothing_commanded(tmp_path: Path) ->
             assert state.action == ""
             driver.wait_until(lambda: len(driver.features) > 5, "features")
             assert rate_of(driver, 3.0) > 25.0
+
+
+def test_fewer_keypoints_through_the_engine_prepared_for_it(tmp_path: Path) -> None:
+    zone = Zone(tmp_path / "root")
+    settings = parameters(zone, thermal_reduced_keypoints=50)
+    with driven(tmp_path, parameters=settings) as (process, driver):
+        assert driver.configure(), process.output
+        assert driver.activate(), process.output
+        assert max(answer.count for answer in driver.publish_until_answered(5)) > 50
+        zone.heat(99.5)
+        state = wait_for_command(driver, lambda state: state.keypoint_limit == 50, "fewer")
+        assert "at most 50 keypoints" in state.action
+        # The frame in work when the command came may still have all of them.
+        counts = [answer.count for answer in driver.publish_until_answered(6)][1:]
+        assert all(0 < count <= 50 for count in counts), counts
+        zone.heat(45.0)
+        wait_for_command(driver, lambda state: state.keypoint_limit == 0, "no limit")
+        assert max(answer.count for answer in driver.publish_until_answered(5)) > 50
+
+
+def test_switching_off_while_hot_lifts_the_limit(tmp_path: Path) -> None:
+    zone = Zone(tmp_path / "root")
+    zone.heat(103.0)
+    with driven(tmp_path, parameters=parameters(zone)) as (process, driver):
+        assert driver.configure(), process.output
+        assert driver.activate(), process.output
+        wait_for_command(driver, lambda state: state.frame_rate_limit == 2.0, "the limit")
+        for enabled in (False, True):
+            value = ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=enabled)
+            succeeded, reason = driver.set_parameter("thermal_policy", value)
+            assert succeeded, reason
+            state = wait_for_command(
+                driver,
+                lambda state, enabled=enabled: (
+                    state.policy_enabled == enabled and np.isnan(state.frame_rate_limit) != enabled
+                ),
+                f"policy {enabled}",
+            )
+            assert state.level == LEVELS["CRITICAL"]
+
+
+def test_a_recorded_flight_is_obeyed_like_the_real_one(tmp_path: Path) -> None:
+    recording = tmp_path / "flight.jsonl"
+    now = [0.0]
+    with ThermalRecorder(recording, "nvml", clock=lambda: now[0]) as recorder:
+        for level in (ThermalLevel.NOMINAL, ThermalLevel.THROTTLING):
+            recorder.write(
+                CoreThermalState(
+                    source="nvml",
+                    level=level,
+                    is_telemetry_available=True,
+                    throttle_bits=0x20 if level > ThermalLevel.NOMINAL else 0,
+                    reason="recorded",
+                )
+            )
+            now[0] += 5.0
+    settings = parameters(
+        Zone(tmp_path / "root"),
+        thermal_source="replay",
+        thermal_replay_file=str(recording),
+    )
+    with driven(tmp_path, parameters=settings) as (process, driver):
+        assert driver.configure(), process.output
+        assert wait_for_level(driver, "NOMINAL").source == "replay"
+        state = wait_for_command(driver, lambda state: state.frame_rate_limit == 10.0, "limit")
+        assert state.throttle_bits == 0x20
+        state = wait_for_level(driver, "UNKNOWN")
+        assert "flight.jsonl has ended" in state.reason
+        assert state.frame_rate_limit == 10.0
 
 
 def latencies(driver: Driver, seconds: float) -> np.ndarray:
