@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -95,12 +96,15 @@ def replay(
     session = InferenceSession(settings)
     session.open(progress)
     try:
-        writer = Writer(destination, version=_BAG_VERSION, storage_plugin=StoragePlugin.MCAP)
         destination.parent.mkdir(parents=True, exist_ok=True)
-        with writer:
+        with Writer(destination, version=_BAG_VERSION, storage_plugin=StoragePlugin.MCAP) as writer:
             return _Replay(session, settings, store, writer).run(bag, on_frame)
-    except (WriterError, OSError) as error:
-        raise StorageError(f"cannot write bag {destination}: {error}") from error
+    except BaseException as error:
+        # Half a bag is worse than none: it looks like one.
+        shutil.rmtree(destination, ignore_errors=True)
+        if isinstance(error, (WriterError, OSError)):
+            raise StorageError(f"cannot write bag {destination}: {error}") from error
+        raise
     finally:
         session.close()
 
