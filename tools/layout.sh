@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts here, from the repository's root: decides which ROS and which folders
 # are used. Sets PYTHON, ROS_DISTRO, GDI_ROS (sourced or wheels) and GDI_VENV (absolute).
 PYTHON=${PYTHON:-python3}
