@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from gps_denied_inference.errors import RuntimeUnavailableError, ThermalReadError
-from gps_denied_inference.thermal.assess import Assessor, LevelLimits, Reading, Sample
+from gps_denied_inference.thermal.assess import (
+    Assessor,
+    LevelLimits,
+    Reading,
+    Sample,
+    plausible_limit,
+)
 from gps_denied_inference.thermal.deadline import within
 from gps_denied_inference.thermal.state import NAN, ThermalState, one_line
 from gps_denied_inference.thermal.sysfs_files import kind_of
@@ -140,7 +146,7 @@ def readings_of(temperature: Any, kernel: tuple[Reading, ...] = ()) -> tuple[Rea
         fields: Mapping[Any, Any] = value if isinstance(value, Mapping) else {"temp": value}
         online = fields.get("online", True) is not False
         other = known.get(_short(name))
-        limit, shutdown = _number(fields.get("max")), _number(fields.get("crit"))
+        limit, shutdown = _limit(fields.get("max")), _limit(fields.get("crit"))
         readings.append(
             Reading(
                 name,
@@ -189,6 +195,12 @@ def _number(value: Any) -> float:
         with contextlib.suppress(OverflowError):
             return float(value)
     return NAN
+
+
+def _limit(value: Any) -> float:
+    # A limit that could not be read is -256, like a temperature.
+    number = _number(value)
+    return number if plausible_limit(number) else NAN
 
 
 def _or(value: float, otherwise: float) -> float:

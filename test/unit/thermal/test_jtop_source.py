@@ -104,6 +104,24 @@ def test_all_sensors_offline_is_unknown(jtop: StubJtop, tmp_path: Any) -> None:
     assert [sensor.online for sensor in state.sensors] == [False, False]
 
 
+def test_an_offline_sensor_s_old_number_does_not_count(jtop: StubJtop, tmp_path: Any) -> None:
+    jtop.temperature = {"cpu": {"temp": 45.0, "online": False}}
+    state = source_of(jtop, tmp_path).read()
+    assert state.level is ThermalLevel.UNKNOWN
+    assert not state.sensors[0].online
+
+
+def test_limits_of_jtop_come_before_the_kernel_s(
+    jtop: StubJtop, board: Callable[[str], Any]
+) -> None:
+    jtop.temperature = {
+        "cpu": {"temp": 45.0, "online": True, "max": 90.0, "crit": 95.0},
+        "gpu": {"temp": 45.0, "online": True, "max": -256, "crit": -256},
+    }
+    cpu, gpu = source_of(jtop, board("orin_nx").root).read().sensors
+    assert (cpu.limit, gpu.limit) == (90.0, 99.0)
+
+
 def test_missing_properties_are_not_measured(tmp_path: Any) -> None:
     jtop = StubJtop()
     for name in ("power", "gpu", "nvpmodel"):
