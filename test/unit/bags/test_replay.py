@@ -1,0 +1,177 @@
+"""Replay without ROS, over the fake runtime: every image answered or counted, results as MCAP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from gps_denied_inference.bags.messages import typestore
+from gps_denied_inference.bags.reader import Bag
+from gps_denied_inference.bags.replay import replay
+from gps_denied_inference.cli import replay as command
+from gps_denied_inference.cli.main import main
+from gps_denied_inference.errors import ConfigurationError, StorageError, UnknownNameError
+from gps_denied_inference.settings import Settings
+
+STORE = get_typestore(Stores.ROS2_JAZZY)
+TYPES = STORE.types
+KIND = "sensor_msgs/msg/Image"
+
+
+def image(index: int, encoding: str = "mono8", missing: int = 0):
+    stamp = TYPES["builtin_interfaces/msg/Time"](sec=7, nanosec=index)
+    header = TYPES["std_msgs/msg/Header"](stamp=stamp, frame_id="cam")
+    rng = np.random.default_rng(3)
+    pixels = np.roll(rng.integers(0, 255, (96, 128), np.uint8), 2 * index, axis=1)
+    data = pixels.reshape(-1)[: pixels.size - missing]
+    return TYPES[KIND](
+        header=header, height=96, width=128, encoding=encoding, is_bigendian=0, step=128, data=data
+    )
+
+
+@pytest.fixture
+def bag(tmp_path: Path) -> Path:
+    """Five frames at 10 Hz, the third torn, the fourth of an encoding that does not exist."""
+    path = tmp_path / "flight"
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection("/cam", KIND, typestore=STORE)
+        torn = (image(0), image(1), image(2, missing=9), image(3, encoding="what8"), image(4))
+        for index, message in enumerate(torn):
+            writer.write(connection, 100_000_000 * index, STORE.serialize_cdr(message, KIND))
+    return path
+
+
+def fake(tmp_path: Path, **changes) -> Settings:
+    small = {"image_width": 128, "image_height": 96, "max_keypoints": 50, "runtime": "fake"}
+    cache = {"engine_cache_directory": str(tmp_path / "engines")}
+    return Settings.from_mapping({**small, **cache, **changes})
+
+
+def messages(path: Path) -> list:
+    with AnyReader([path]) as reader:
+        return [
+            (connection.topic, time, reader.deserialize(data, connection.msgtype))
+            for connection, time, data in reader.messages()
+        ]
+
+
+def test_every_image_is_answered_or_counted(tmp_path: Path, bag: Path) -> None:
+    result = replay(Bag(bag), fake(tmp_path), tmp_path / "out")
+    assert result.frames == 5
+    assert result.answered == 3
+    assert dict(result.drops) == {"short_data": 1, "unknown_encoding": 1}
+    assert result.recorded == pytest.approx(0.4)
+    assert result.readback is not None
+    assert result.readback.runtime == "fake"
+    assert set(result.latency_ms()) >= {"convert", "infer", "end_to_end"}
+
+    written = messages(tmp_path / "out")
+    assert [entry[0] for entry in written] == ["/inference_node/features"] * 3
+    assert [entry[1] for entry in written] == [0, 100_000_000, 400_000_000]
+    assert [entry[2].header.stamp.nanosec for entry in written] == [0, 1, 4]
+    features = written[0][2]
+    assert features.header.frame_id == "cam"
+    assert (features.image_width, features.image_height) == (128, 96)
+    assert features.count > 0
+    assert features.keypoints.shape == (2 * features.count,)
+    assert features.descriptors.shape == (features.count * features.descriptor_dim,)
+    assert len(features.track_ids) == 0
+
+
+def test_tracks_and_matches_to_the_key_frame(tmp_path: Path, bag: Path) -> None:
+    settings = fake(tmp_path, task="track", geometry="homography")
+    replay(Bag(bag), settings, tmp_path / "out")
+    written = messages(tmp_path / "out")
+    tracked = [message for topic, _, message in written if topic == "/inference_node/features"]
+    assert all(len(message.track_ids) == message.count for message in tracked)
+    matched = [message for topic, _, message in written if topic == "/inference_node/matches"]
+    assert matched, "the second frame has matches to the first"
+    first = matched[0]
+    assert first.reference == "keyframe"
+    assert first.matcher == "mutual_nearest_neighbour"
+    assert first.reference_header.stamp.nanosec < first.header.stamp.nanosec
+    assert first.query_points.shape == first.reference_points.shape == (2 * first.count,)
+    assert first.model.shape == (9,)
+    if first.model_type == 0:
+        assert np.isnan(first.model).all()
+        assert len(first.inliers) == 0
+    else:
+        assert int(first.inliers.sum()) == first.inlier_count
+
+
+def test_matches_to_a_reference_file(tmp_path: Path, bag: Path) -> None:
+    reference = tmp_path / "map.png"
+    cv2.imwrite(str(reference), image(0).data.reshape(96, 128))
+    settings = fake(tmp_path, task="match", reference_file=str(reference))
+    replay(Bag(bag), settings, tmp_path / "out")
+    matched = [entry[2] for entry in messages(tmp_path / "out") if entry[0].endswith("/matches")]
+    assert len(matched) == 3
+    assert {message.reference for message in matched} == {"map.png"}
+    assert matched[0].reference_header.frame_id == ""
+
+
+def test_matching_without_a_reference_is_refused(tmp_path: Path, bag: Path) -> None:
+    with pytest.raises(ConfigurationError, match="set reference_file"):
+        replay(Bag(bag), fake(tmp_path, task="match"), tmp_path / "out")
+
+
+def test_an_existing_bag_is_left_alone(tmp_path: Path, bag: Path) -> None:
+    replay(Bag(bag), fake(tmp_path), tmp_path / "out")
+    before = [(entry.name, entry.stat().st_mtime_ns) for entry in (tmp_path / "out").iterdir()]
+    with pytest.raises(StorageError, match="exists already"):
+        replay(Bag(bag), fake(tmp_path), tmp_path / "out")
+    assert before == [(e.name, e.stat().st_mtime_ns) for e in (tmp_path / "out").iterdir()]
+
+
+def test_a_failed_replay_leaves_no_half_bag(tmp_path: Path, bag: Path) -> None:
+    def stop(frames: int) -> None:
+        if frames == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replay(Bag(bag), fake(tmp_path), tmp_path / "out", on_frame=stop)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path, bag: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot write bag .*out"):
+        replay(Bag(bag), fake(tmp_path), tmp_path / "file" / "out")
+
+
+def test_our_messages_are_those_of_the_msg_files() -> None:
+    store = typestore()
+    for name in ("FeatureArray", "MatchArray", "InferenceStatus", "ThermalState"):
+        assert f"gps_denied_inference/msg/{name}" in store.types
+    assert store.types["gps_denied_inference/msg/MatchArray"].MODEL_FUNDAMENTAL == 2
+
+
+def test_values_are_typed_as_the_parameters_are() -> None:
+    rows = {row.name: row for row in Settings.table()}
+    assert command._parse("max_keypoints=7", rows) == ("max_keypoints", 7)
+    assert command._parse("min_cosine=0.5", rows) == ("min_cosine", 0.5)
+    assert command._parse("cuda_graph=false", rows) == ("cuda_graph", False)
+    assert command._parse("reference_file=a=b", rows) == ("reference_file", "a=b")
+    with pytest.raises(ConfigurationError, match="NAME=VALUE"):
+        command._parse("max_keypoints", rows)
+    with pytest.raises(UnknownNameError, match="unknown parameter 'no_such'"):
+        Settings.from_mapping(dict([command._parse("no_such=1", rows)]))
+
+
+def test_the_command_reports_and_puts_the_bag_beside_the_old_one(
+    tmp_path: Path, bag: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = fake(tmp_path)
+    arguments = ["replay", str(bag)]
+    for name in ("image_width", "image_height", "max_keypoints", "runtime"):
+        arguments += ["--set", f"{name}={getattr(settings, name)}"]
+    arguments += ["--set", f"engine_cache_directory={tmp_path / 'engines'}"]
+    assert main(arguments) == 0
+    assert (tmp_path / "flight_features" / "metadata.yaml").exists()
+    assert "5 frames of /cam, 3 answered, 2 dropped" in capsys.readouterr().out
