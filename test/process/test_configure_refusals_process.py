@@ -87,7 +87,7 @@ def test_configure_is_refused_and_can_be_retried(
     [
         ("max_keypoints", integer(0), ("max_keypoints", "0", "3840")),
         ("max_keypoints", integer(3841), ("max_keypoints", "3841", "3840")),
-        ("max_keypoints", text("many"), ("max_keypoints",)),
+        ("max_keypoints", text("many"), ("INTEGER", "STRING")),  # rclpy's own words
         ("task", text("dream"), ("task", "dream", "extract")),
         ("image_width", integer(-32), ("image_width", "-32")),
     ],
@@ -115,14 +115,9 @@ def test_a_bad_value_is_refused_when_it_is_set(
 def test_a_bad_value_in_the_parameter_file(
     tmp_path: Path, parameters: dict[str, object], words: tuple[str, ...]
 ) -> None:
-    """Ends the process with one clear line, or keeps configure from succeeding: never ignored."""
-    with NodeProcess(tmp_path, parameters=parameters) as process:
-        code = process.wait_for_exit(30)
-        assert code not in (0, None)
-        assert code > 0, f"died of signal {-code}"
-        assert "Traceback" not in process.output
-        for word in words:
-            assert word in process.output
+    """The node starts, since it may be mended by setting the parameter, but is not configured."""
+    with driven(tmp_path, parameters=parameters) as (process, driver):
+        refuse(process, driver, *words)
 
 
 def prepared_engine(folder: Path, parameters: dict[str, object]) -> Path:
