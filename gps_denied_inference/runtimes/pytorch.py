@@ -316,7 +316,8 @@ class _PytorchRuntime:
                     f"no memory left while loading {what}: release other engines or processes, or"
                     " lower max_keypoints or the image size"
                 ) from error
-            if isinstance(error, pickle.UnpicklingError | EOFError | OSError):
+            unreadable = isinstance(error, pickle.UnpicklingError | EOFError | OSError)
+            if unreadable or "PytorchStreamReader" in str(error):  # a truncated archive
                 raise ModelIntegrityError(
                     f"{entry.artifact} cannot be read as weights ({error}): fetch the model again"
                 ) from error
