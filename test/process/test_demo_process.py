@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -22,17 +26,53 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("engines")
 
 
-def demo(
-    out: Path, cache: Path, *arguments: str, settings: tuple[str, ...] = SMALL
-) -> subprocess.CompletedProcess[str]:
+def demo_command(out: Path, cache: Path, *arguments: str, settings: tuple[str, ...]) -> list[str]:
     command = [sys.executable, "-m", "gps_denied_inference", "demo", "--out", str(out)]
     command += ["--runtime", "onnxruntime", "--device", "cpu", *arguments]
     for setting in (f"engine_cache_directory={cache}", *settings):
         command += ["--set", setting]
-    environment = {k: v for k, v in os.environ.items() if k != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
+    return command
+
+
+def environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
+
+
+def demo(
+    out: Path, cache: Path, *arguments: str, settings: tuple[str, ...] = SMALL
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=240, check=False, env=environment
+        demo_command(out, cache, *arguments, settings=settings),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        env=environment(),
     )
+
+
+@contextmanager
+def flying_demo(out: Path, cache: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A long demo whose frames are on their way, and the process id of its node."""
+    command = demo_command(out, cache, "--frames", "2000", settings=SMALL)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+        try:
+            assert process.stderr is not None
+            seen = []
+            for line in process.stderr:
+                seen.append(line)
+                if line.strip() == "flying":
+                    break
+            assert process.poll() is None, seen
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+            (node,) = [int(child) for child in children.split()]
+            yield process, node
+        finally:
+            process.kill()
+
+
+def is_running(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
 
 
 def report_of(out: Path) -> dict:
@@ -136,3 +176,27 @@ def test_what_cannot_run_says_so_in_one_line(
     assert done.stderr.splitlines()[-1].startswith("gdi: error: ")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "report.json").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_interrupting_the_demo_leaves_no_node_behind(tmp_path: Path, cache: Path) -> None:
+    with flying_demo(tmp_path, cache) as (process, node):
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+        assert process.returncode == 130, errors
+        assert errors.splitlines()[-1] == "gdi: interrupted"
+        end = time.monotonic() + 5
+        while is_running(node) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not is_running(node)
+    assert not (tmp_path / "report.json").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_a_node_that_dies_is_reported(tmp_path: Path, cache: Path) -> None:
+    with flying_demo(tmp_path, cache) as (process, node):
+        os.kill(node, signal.SIGKILL)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 1
+    line = errors.splitlines()[-1]
+    assert line.startswith("gdi: error: the node's process ended by itself with exit code -9"), line
