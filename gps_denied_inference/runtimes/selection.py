@@ -85,7 +85,7 @@ def select(
     passed_over: list[tuple[str, str]] = []
     remedies: list[str] = []
     for name, place in candidates:
-        found = _ask(machine, name, place, index)
+        found = _ask(machine, name, place, index, precision)
         if found.works:
             chosen = precision
             if precision == AUTO:
@@ -123,7 +123,10 @@ def _candidates(runtime: str, kind: str) -> list[tuple[str, str]]:
     return kept
 
 
-def _ask(machine: Machine, runtime: str, place: str, index: int) -> Availability:
+def _ask(machine: Machine, runtime: str, place: str, index: int, precision: str) -> Availability:
+    if (runtime, place, precision) == ("onnxruntime", "cpu", "fp16"):
+        reason = "ONNX Runtime computes nothing in half precision on the CPU"
+        return Availability(False, "", reason, "choose precision:=auto or fp32")
     if runtime == "tensorrt":
         return machine.tensorrt(index)
     if runtime == "onnxruntime":

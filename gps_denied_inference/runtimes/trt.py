@@ -317,7 +317,7 @@ class TensorrtRuntime:
         if not named and gpu is None:
             hint = "build on the machine that flies"
             if self._is_rtx:
-                hint += ", or name its GPU with option compute_capability, e.g. 8.9"
+                hint += ", or name its GPU: gdi compile --compute-capability 8.9"
             raise RuntimeUnavailableError(
                 f"there is no GPU to build an engine for: {self._gpus.reason}", hint
             )

@@ -164,6 +164,11 @@ def test_an_explicit_precision_is_kept() -> None:
     assert select("onnxruntime", "cuda", "fp32", machine=here).precision == "fp32"
 
 
+def test_half_precision_is_not_silently_dropped_on_the_cpu() -> None:
+    with pytest.raises(RuntimeUnavailableError, match="half precision"):
+        select("auto", "auto", "fp16", machine=machine(NO_GPU, onnxruntime=ORT_CPU))
+
+
 def test_every_registered_runtime_can_be_selected_or_is_refused_with_a_reason() -> None:
     here = machine(NO_GPU)
     for name in runtime_names():
