@@ -13,6 +13,8 @@ from launch import LaunchDescription
 from launch.actions import GroupAction, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 
+from gps_denied_inference.pipeline.session import InferenceSession
+from gps_denied_inference.settings import Settings
 from node_process import Driver
 
 LAUNCH_FOLDER = Path(__file__).resolve().parents[2] / "launch"
@@ -42,6 +44,28 @@ def inference(parameters: Mapping[str, Any] | None = None, **arguments: str) -> 
     arguments.setdefault("params_file", str(file))
     source = PythonLaunchDescriptionSource(str(LAUNCH_FOLDER / "inference.launch.py"))
     return GroupAction([IncludeLaunchDescription(source, launch_arguments=list(arguments.items()))])
+
+
+def damaged_engine(truncate: bool) -> dict[str, Any]:
+    """Build an engine, damage it, and return the parameters that would load it."""
+    folder = Path(tempfile.mkdtemp(prefix="gdi_launch_test_"))
+    parameters = {
+        "runtime": "onnxruntime",
+        "device": "cpu",
+        "max_keypoints": 100,
+        "engine_cache_directory": str(folder),
+    }
+    session = InferenceSession(Settings.from_mapping(parameters))
+    session.open()
+    engine = session.handle.entry.artifact
+    session.close()
+    data = bytearray(engine.read_bytes())
+    if truncate:
+        del data[len(data) // 2 :]
+    else:
+        data[len(data) // 2] ^= 1
+    engine.write_bytes(data)
+    return {**parameters, "engine_policy": "load_only"}
 
 
 def description(*actions: Any) -> LaunchDescription:

@@ -14,36 +14,50 @@ pytest.importorskip("launch_testing_ros", reason="launch_testing_ros is not inst
 import launch_testing
 from rcl_interfaces.msg import ParameterType, ParameterValue
 
-from launch_parts import description, drive, inference
+from launch_parts import damaged_engine, description, drive, inference
 from node_process import ACTIVE, UNCONFIGURED
 
 # Parameters of each case, and the word that the report has to have.
 CASES = {
-    "unknown_model": ({"model": "no_such_model"}, "no_such_model"),
-    "missing_gpu": ({"runtime": "onnxruntime", "device": "cuda:7"}, "cuda"),
-    "missing_engine": ({"runtime": "onnxruntime", "engine_policy": "load_only"}, "load_only"),
+    "unknown_model": (lambda: {"model": "no_such_model"}, "no_such_model"),
+    "missing_gpu": (lambda: {"runtime": "onnxruntime", "device": "cuda:7"}, "cuda"),
+    "missing_engine": (
+        lambda: {"runtime": "onnxruntime", "device": "cpu", "engine_policy": "load_only"},
+        "load_only",
+    ),
+    "wrong_hash": (lambda: damaged_engine(truncate=False), "hash"),
+    "truncated_engine": (lambda: damaged_engine(truncate=True), "size"),
+    "unsigned_without_key": (lambda: {"require_signed_engines": True}, "engine_public_key"),
 }
-MENDED = {"model": "xfeat", "device": "cpu", "engine_policy": "build_if_needed"}
+
+
+def text(value):
+    return ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=value)
+
+
+MENDED = {
+    "model": text("xfeat"),
+    "device": text("cpu"),
+    "engine_policy": text("build_if_needed"),
+    "require_signed_engines": ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=False),
+}
 
 
 @pytest.mark.launch_test
 @launch_testing.parametrize("case", list(CASES))
 def generate_test_description(case):
-    return description(inference(CASES[case][0]))
+    return description(inference(CASES[case][0]()))
 
 
 class TestRefused(unittest.TestCase):
     def test_report_and_retry(self, proc_output, case):
-        parameters, word = CASES[case]
+        word = CASES[case][1]
         proc_output.assertWaitFor("could not be configured", timeout=60)
         proc_output.assertWaitFor(word, timeout=5)
         driver = drive()
         try:
             assert driver.state() == UNCONFIGURED
-            for name in parameters.keys() & MENDED.keys():
-                value = ParameterValue(
-                    type=ParameterType.PARAMETER_STRING, string_value=MENDED[name]
-                )
+            for name, value in MENDED.items():
                 taken, reason = driver.set_parameter(name, value)
                 assert taken, reason
             assert driver.configure()
