@@ -349,6 +349,24 @@ def latencies(driver: Driver, seconds: float) -> np.ndarray:
     return np.array(arrived)
 
 
+WINDOW = 2.5  # s
+
+
+def quietest(windows: list[np.ndarray]) -> float:
+    """Return the smallest p95 of the windows, in s.
+
+    Other programs on the machine only ever add time; a reader that holds frames up does so in
+    every window while it is blocked.
+    """
+    return min(float(np.percentile(window, 95)) for window in windows)
+
+
+def undisturbed(blocked: list[np.ndarray], free: list[np.ndarray]) -> bool:
+    """Say whether p95 moved by at most 10 % and as many frames were answered."""
+    answered = sum(map(len, blocked)) >= 0.9 * sum(map(len, free))
+    return answered and quietest(blocked) <= 1.1 * quietest(free)
+
+
 @pytest.mark.slow
 def test_a_reader_that_blocks_for_ten_seconds_costs_frames_nothing(tmp_path: Path) -> None:
     zone = Zone(tmp_path / "root")
@@ -358,30 +376,25 @@ def test_a_reader_that_blocks_for_ten_seconds_costs_frames_nothing(tmp_path: Pat
         with Camera(driver):
             wait_for_level(driver, "NOMINAL")
             driver.wait_until(lambda: len(driver.features) > 50, "features")
-            rounds = []
-            # Other programs on the machine only ever add time, and to either side. A reader that
-            # did hold frames up would do so in every round.
-            for _ in range(3):
-                before = latencies(driver, 5.0)
+            free: list[np.ndarray] = []
+            blocked: list[np.ndarray] = []
+            for _ in range(4):
+                free += [latencies(driver, WINDOW) for _ in range(2)]
                 with zone.blocked():
                     began = time.monotonic()
-                    while_blocked = latencies(driver, 10.0)
-                    state: ThermalState = driver.thermal[-1]
+                    blocked += [latencies(driver, WINDOW) for _ in range(4)]
                     assert time.monotonic() - began >= 10.0
+                    state: ThermalState = driver.thermal[-1]
                     assert state.level == ThermalState.LEVEL_UNKNOWN
                     assert "has not answered for" in state.reason
                     assert state.sample_age > 8.0
                 wait_for_level(driver, "NOMINAL")
-                after = latencies(driver, 5.0)
-                free = np.percentile(np.concatenate([before, after]), 95)
-                blocked = np.percentile(while_blocked, 95)
-                rounds.append((float(free), float(blocked)))
-                # Not one gap either: as many answers per second as before.
-                assert len(while_blocked) >= 0.9 * (len(before) + len(after))
-                if blocked <= 1.1 * free:
+                free += [latencies(driver, WINDOW) for _ in range(2)]
+                if undisturbed(blocked, free):
                     break
-            print("p95 in s, (free, blocked) by round:", rounds)
-            assert any(blocked <= 1.1 * free for free, blocked in rounds), rounds
+            print(f"p95 of the quietest window: free {quietest(free):.4f} s, ", end="")
+            print(f"blocked {quietest(blocked):.4f} s, {len(free)} windows each")
+            assert undisturbed(blocked, free)
         answers: list[FeatureArray] = driver.features
         stamps = [(a.header.stamp.sec, a.header.stamp.nanosec) for a in answers]
         assert stamps == sorted(set(stamps))
