@@ -106,7 +106,9 @@ class TorchEngine:
         """Turn the forward pass into a CUDA graph; the copies around it stay outside."""
         self.warm_up(_PASSES_BEFORE_CAPTURE)
         graph = torch.cuda.CUDAGraph()
-        with torch.inference_mode(), torch.cuda.graph(graph, stream=self._stream):
+        # Thread-local: what other threads of the process do on the GPU spoils no capture.
+        recording = torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local")
+        with torch.inference_mode(), recording:
             outputs = tuple(self._module(*self._inputs))
         self._graph, self._graph_outputs = graph, outputs
         self._forward()
