@@ -1,6 +1,7 @@
 # make demo [SOURCE=folder, video or rosbag2]   real images through the real node; writes out/demo/
 # make test [ARGS="-k lifecycle"]               every test that this machine can run
 # make lint                                     ruff and mypy
+# make docs                                     the documentation as pages, links checked; out/site/
 # make build                                    only set up and build
 # make clean                                    remove builds and results; make distclean: .venv too
 #
@@ -8,7 +9,7 @@
 # choose interpreter, ROS release and the virtual environment's place.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint build clean distclean
+.PHONY: help demo test lint docs build clean distclean
 
 RUN := tools/with_env
 ARGS ?=
@@ -37,6 +38,11 @@ lint:
 	@$(RUN) python -m ruff check .
 	@$(RUN) python -m ruff format --check .
 	@$(RUN) python -m mypy
+
+docs:
+	@tools/bootstrap docs
+	@$(RUN) --no-overlay python -m mkdocs build --quiet
+	@echo "written: out/site/index.html"
 
 clean:
 	rm -rf build install log out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from gps_denied_inference.settings import as_markdown
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -34,6 +36,10 @@ def test_every_launch_argument_is_in_the_readme() -> None:
     assert len(names) > 8
     for name in names:
         assert f"`{name}`" in readme, name
+
+
+def test_the_parameter_page_holds_the_table() -> None:
+    assert as_markdown() in text("docs/parameters.md")
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
