@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -67,3 +69,20 @@ def test_help_lists_every_command_and_imports_none() -> None:
     assert done.returncode == 0, done.stderr
     for name in cli.COMMANDS:
         assert name in done.stdout
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_line_of_the_table_is_a_command(name: str) -> None:
+    command = cli.load_command(name)
+    assert isinstance(command.HELP, str)
+    assert len(command.HELP) > 10
+    assert callable(command.run)
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    assert parser.format_help()
+
+
+def test_every_command_is_in_the_table() -> None:
+    folder = Path(cli.__file__).parent
+    modules = {path.stem for path in folder.glob("*.py") if "def add_arguments" in path.read_text()}
+    assert modules == {module.rpartition(".")[2] for module, _ in cli.COMMANDS.values()} | {"main"}
