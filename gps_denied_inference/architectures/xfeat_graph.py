@@ -7,6 +7,7 @@ depends on data.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +52,7 @@ def assemble(network: onnx.ModelProto, model: Model, config: BuildConfig) -> onn
     maps = g.graft(network, [gray], _NETWORK_OUTPUTS, half=config.precision == "fp16")
     heat = _heat(g, maps["keypoint_logits"], size)
     score = _scores(g, heat, maps["reliability"], config.detection_threshold, size)
-    best, x, y = _top(g, score, keypoints, size)
+    best, x, y = _top(g, score, config, size)
     descriptors = _descriptors(g, maps["features"], x, y, keypoints, dim, size)
 
     valid = g.op("Greater", best, g.constant(0.0))
@@ -80,7 +81,17 @@ def _normalised(g: GraphBuilder, image: str, config: BuildConfig, size: _Size) -
             "Resize", gray, "", "", sizes,
             mode="linear", coordinate_transformation_mode="half_pixel",
         )  # fmt: skip
-    return g.op("InstanceNormalization", gray, g.constant([1.0]), g.constant([0.0]), epsilon=1e-5)
+    if not config.device.startswith("cuda"):
+        return g.op(
+            "InstanceNormalization", gray, g.constant([1.0]), g.constant([0.0]), epsilon=1e-5
+        )
+    # On a GPU the library gives each channel to one block of threads, and this image has one
+    # channel: 112 us on an H100, where two reductions over the whole chip take 17 us.
+    axes = g.constant([2, 3], np.int64)
+    centred = g.op("Sub", gray, g.op("ReduceMean", gray, axes, keepdims=1))
+    variance = g.op("ReduceMean", g.op("Mul", centred, centred), axes, keepdims=1)
+    deviation = g.op("Sqrt", g.op("Add", variance, g.constant([1e-5])))
+    return g.op("Div", centred, deviation)
 
 
 def _heat(g: GraphBuilder, logits: str, size: _Size) -> str:
@@ -110,19 +121,18 @@ def _scores(g: GraphBuilder, heat: str, reliability: str, threshold: float, size
     return g.op("Where", peak, score, g.constant(0.0))
 
 
-def _top(g: GraphBuilder, score: str, keypoints: int, size: _Size) -> tuple[str, str, str]:
+def _top(g: GraphBuilder, score: str, config: BuildConfig, size: _Size) -> tuple[str, str, str]:
     """Scores (K,), x and y (K,) int32 in px of the inner image of the K best pixels."""
     # Peaks of a 5x5 non-maximum suppression lie at least 3 px apart: a 2x2 block holds one.
+    keypoints = config.max_keypoints
     columns = size.width // 2
     blocks = size.height // 2 * columns
     best = g.op("MaxPool", score, kernel_shape=[2, 2], strides=[2, 2])
     best = g.reshape(best, (blocks,))
     if keypoints > blocks:
         best = g.op("Concat", best, g.constant(np.zeros(keypoints - blocks)), axis=0)
-    scores, index = g.ops(
-        "TopK", best, g.constant([keypoints], np.int64), outputs=2, axis=0, largest=1, sorted=1
-    )
-    index = g.cast(index, np.int32)
+    groups = _groups(blocks, keypoints) if config.device.startswith("cuda") else 1
+    scores, index = _best(g, best, blocks, keypoints, groups)
     if keypoints > blocks:
         index = g.op("Min", index, g.constant(blocks - 1, np.int32))
     width = g.constant(columns, np.int32)
@@ -138,6 +148,32 @@ def _top(g: GraphBuilder, score: str, keypoints: int, size: _Size) -> tuple[str,
     down = g.op("Div", place, two)
     x = g.op("Add", x, g.op("Sub", place, g.op("Mul", down, two)))
     return scores, x, g.op("Add", y, down)
+
+
+def _groups(values: int, keypoints: int) -> int:
+    """Rows to search side by side: the divisor of ``values`` nearest below the optimum.
+
+    A GPU's TopK gives each row to one block of threads, so the K best of R rows and then of the
+    R * K left take time in proportion to values / R + R * K, least at R = sqrt(values / K).
+    """
+    most = max(1, math.isqrt(values // keypoints))
+    return next(rows for rows in range(most, 0, -1) if values % rows == 0)
+
+
+def _best(g: GraphBuilder, values: str, count: int, keypoints: int, groups: int) -> tuple[str, str]:
+    """The K largest of ``values`` in falling order and their indices, (K,) float32 and int32."""
+    number = g.constant([keypoints], np.int64)
+    if groups == 1:
+        best, index = g.ops("TopK", values, number, outputs=2, axis=0, largest=1, sorted=1)
+        return best, g.cast(index, np.int32)
+    rows = g.reshape(values, (groups, count // groups))
+    # Exact: whatever is among the K best of all is among the K best of its row.
+    best, column = g.ops("TopK", rows, number, outputs=2, axis=1, largest=1, sorted=1)
+    start = g.constant(np.arange(groups)[:, None] * (count // groups), np.int32)
+    index = g.reshape(g.op("Add", g.cast(column, np.int32), start), (groups * keypoints,))
+    best = g.reshape(best, (groups * keypoints,))
+    best, chosen = g.ops("TopK", best, number, outputs=2, axis=0, largest=1, sorted=1)
+    return best, g.op("Gather", index, chosen, axis=0)
 
 
 def _descriptors(

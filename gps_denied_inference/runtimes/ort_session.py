@@ -56,7 +56,13 @@ _OUT_OF_MEMORY = (
 )
 _UNSUPPORTED = ("no kernel image is available", "unsupported toolchain", "cuda failure 209:")
 _OLD_DRIVER = ("driver version is insufficient", "cuda failure 35:")
-_MISSING_LIBRARY = ("failed to load library", "cannot open shared object", "failed to create")
+_MISSING_LIBRARY = (
+    "please install tensorrt libraries",
+    "please install cuda",
+    "failed to load library",
+    "cannot open shared object",
+    "failed to create",
+)
 _CPU_FALLBACK = "fallback to cpu ep has been explicitly disabled"
 
 
@@ -304,8 +310,9 @@ def _providers(settings: SessionSettings) -> list[tuple[str, dict[str, str]]]:
         "device_id": index,
         "enable_cuda_graph": graph if settings.provider == "cuda" else "0",
         "cudnn_conv_algo_search": settings.conv_search.upper(),
-        # TF32 would make "fp32" something else on Ampere and newer.
-        "use_tf32": "0",
+        # TF32 would make "fp32" something else on Ampere and newer. The same switch also keeps
+        # FP16 convolutions off the tensor cores, so it is off for fp32 only.
+        "use_tf32": "1" if settings.precision == "fp16" else "0",
         "arena_extend_strategy": "kSameAsRequested",
     }
     if settings.gpu_memory_limit:

@@ -10,6 +10,7 @@ import contextlib
 import gc
 import threading
 import traceback
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,10 @@ _CUDA: Any = torch.cuda  # parts of it carry no types
 # Before a capture PyTorch needs a few passes on the capturing stream, so that library handles and
 # workspaces, which are made when first needed, exist.
 _PASSES_BEFORE_CAPTURE = 3
+
+
+_LIVE: weakref.WeakSet[TorchEngine] = weakref.WeakSet()
+"""Engines that are loaded in this process."""
 
 
 class TorchEngine:
@@ -63,6 +68,7 @@ class TorchEngine:
         self._stream = _CUDA.Stream(self.device) if on_gpu else None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._graph_outputs: tuple[torch.Tensor, ...] = ()
+        _LIVE.add(self)
 
     @property
     def training(self) -> bool:
@@ -118,6 +124,7 @@ class TorchEngine:
         if self._graph is not None:
             self._wait()
             self._graph.reset()
+        _LIVE.discard(self)
         lock = self.lock
         self.__dict__.clear()
         self.lock = lock  # a call that lost the race for it still finds it
@@ -187,7 +194,10 @@ def free_unused_memory() -> None:
     gc.collect()  # modules hold cycles; their memory must go back now, not some time
     if not _CUDA.is_initialized():
         return
-    for name in ("_cuda_clearCublasWorkspaces", "_host_emptyCache"):
+    # The workspaces of cuBLAS are the process's, and a captured graph writes into them at every
+    # replay: they may go only with the last engine.
+    names = ("_host_emptyCache",) if _LIVE else ("_cuda_clearCublasWorkspaces", "_host_emptyCache")
+    for name in names:
         free = getattr(torch._C, name, None)  # not in every version
         if free is not None:
             free()
