@@ -221,7 +221,8 @@ class TensorrtRuntime:
                 if config.cuda_graph:
                     engine.capture()
             except BaseException:
-                engine.close()
+                with contextlib.suppress(CudaError):  # the first failure is the one to tell
+                    engine.close()
                 raise
         readback = Readback(
             runtime="tensorrt",

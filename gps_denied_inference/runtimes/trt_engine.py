@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gps_denied_inference.errors import EngineLoadError
-from gps_denied_inference.runtimes.cuda_memory import Cuda
+from gps_denied_inference.runtimes.cuda_memory import Cuda, CudaError
 from gps_denied_inference.runtimes.protocol import TensorSpec
 from gps_denied_inference.runtimes.trt_builder import collected_errors
 
@@ -63,7 +64,8 @@ class TrtEngine:
             self._inputs = [self._bind(spec) for spec in inputs]
             self._outputs = [self._bind(spec) for spec in outputs]
         except BaseException:
-            self.close()
+            with contextlib.suppress(CudaError):  # the first failure is the one to tell
+                self.close()
             raise
 
     @property

@@ -240,7 +240,7 @@ def test_rtx_builds_nothing_for_a_gpu_that_it_does_not_run_on(tmp_path: Path) ->
 
 @needs_rtx
 def test_without_a_gpu_the_one_to_build_for_must_be_named(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeUnavailableError, match="compute_capability"):
+    with pytest.raises(RuntimeUnavailableError, match="--compute-capability"):
         rtx(tmp_path).compile_engine(zoo.resolve("xfeat"), replace(RTX_CONFIG, options={}))
 
 
