@@ -66,7 +66,7 @@ RUNTIMES: dict[str, tuple[str, BuildConfig]] = {
 }
 
 FLOWN = [name for name in RUNTIMES if name.endswith("graph")]
-"""Loading and memory are measured of these: what a node runs on a GPU."""
+"""What a node runs on a GPU: loading and memory are measured of these."""
 
 
 def weights() -> Path:
@@ -214,7 +214,7 @@ def cycle(name: str, model: Model, cache: Path, frames: list[Image]) -> dict[str
 def measure_memory(options: argparse.Namespace, cache: Path) -> dict[str, Any]:
     """Run :func:`cycle` in a process of its own for each runtime."""
     results = {}
-    for name in FLOWN:
+    for name in (*FLOWN, "pytorch_fp16 eager"):
         command = [sys.executable, __file__, "--frames", str(options.frames)]
         command += ["--cycle", name, "--cache", str(cache)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=240)
