@@ -59,10 +59,6 @@ def rtx(folder: Path, gpus: GpuSurvey = NO_GPU, **options: Any) -> TensorrtRunti
     return TensorrtRuntime(cache=EngineCache(folder), library="tensorrt_rtx", gpus=gpus, **options)
 
 
-class NoCuda(double.DoubleCuda):
-    """Lets the library be asked for an engine on a machine without CUDA."""
-
-
 # A real engine, built without a GPU.
 
 
@@ -219,14 +215,14 @@ def test_nothing_from_the_library_is_a_typed_error_with_its_words(
 ) -> None:
     if not NO_DRIVER:
         pytest.skip("there is a GPU: the library may well load the engine")
-    runtime = rtx(engine.artifact.parent.parent, ADA, cuda=NoCuda)
+    runtime = rtx(engine.artifact.parent.parent, ADA, cuda=double.DoubleCuda)
     with pytest.raises(UnsupportedDeviceError, match="gave no engine") as caught:
         runtime.deserialize_engine(engine)
     assert "Error Code" in str(caught.value.__cause__)
 
 
 def test_an_engine_for_another_gpu_never_reaches_the_library(engine: EngineCacheEntry) -> None:
-    runtime = rtx(engine.artifact.parent.parent, H100, cuda=NoCuda)
+    runtime = rtx(engine.artifact.parent.parent, H100, cuda=double.DoubleCuda)
     with pytest.raises(EngineRejectedError) as caught:
         runtime.deserialize_engine(engine)
     assert reasons.COMPUTE_CAPABILITY in caught.value.reasons
