@@ -8,10 +8,10 @@ scene with depth also the parallax that neighbouring points have against that pl
 * a track that the matcher lost goes on in a free feature within the gate, if the two descriptors
   are alike at all: the place has been narrowed down so far that looks need not decide alone.
 
-The gate is half the matches' threshold. Both start from the track's filtered position, not from its
-last one: a link that is off by less than the gate can still be a neighbouring corner, and a few of
-those in a row would walk an id away. The filter remembers the way so far, so that the walk shows as
-a lasting offset and ends the track.
+The gate is a share of the matches' threshold. Both start from the track's filtered position, not
+from its last one: a link that is off by less than the gate can still be a neighbouring corner, and
+a few of those in a row would walk an id away. The filter remembers the way so far, so that the walk
+shows as a lasting offset and ends the track.
 
 Detectors miss a point now and then. A track that geometry has confirmed once coasts through up to
 :data:`MAX_MISSED` such frames on the motion field and goes on where the point is found again.
@@ -34,6 +34,10 @@ NEIGHBOURS = 7
 
 PARALLAX_TOLERANCE = 0.2
 """Neighbours at other depths move alike to within this share of their parallax."""
+
+GATE_SHARE = 0.35
+"""Of the matches' threshold, for a long track. Both ends of a match are noisy; the mean of n
+detections against the next one has sqrt((1 + 1/n) / 2) of that noise, so young tracks get more."""
 
 GUIDED_COSINE = 0.85
 """Descriptors less alike than this are not joined, however well the place fits."""
@@ -182,9 +186,9 @@ def find_links(
         earlier: the tracks after the earlier frame.
         matches: ``features`` (query) against the earlier frame's (reference).
         model: what verified ``matches``.
-        threshold: px, that they were verified with; links are gated at half of it.
+        threshold: px, that they were verified with.
     """
-    gate = threshold / 2.0
+    gate = GATE_SHARE * threshold * np.sqrt(1.0 + 1.0 / (earlier.ages + 1.0))
     predicted, slack = MotionField(matches, model, threshold).predict(earlier.smoothed)
     reach = np.where(earlier.missed > 0, COASTING_GATE, 1.0) * gate + slack
     proposed = matches.reference_indices

@@ -114,8 +114,8 @@ class Tracker:
         matcher: finds pairs between two frames' features.
         geometry: what verifies them: ``"homography"`` (near-flat ground), ``"fundamental"`` (a
             scene with depth) or ``"none"``: no check, and ids jump where the matcher errs.
-        threshold: px of the received image, greatest residual of a match; links are gated at half
-            of it, see :mod:`links`.
+        threshold: px of the received image, greatest residual of a match; links are gated by a
+            share of it, see :mod:`links`.
         max_gap: s, tracks do not outlive a longer time without a good frame.
         keyframe_share: a new key frame is due when a smaller share of its features goes on.
         keyframe_motion: a new key frame is due when the median pair has moved this share of the
