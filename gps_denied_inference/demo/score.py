@@ -16,6 +16,10 @@ from gps_denied_inference.pipeline.matcher import Matches, MutualNearestNeighbou
 AGREEMENT = 3.0
 """px, farthest that a matched point may lie from where the true motion puts it."""
 
+CONSISTENCY = 0.005
+"""Share of the image's width, the same for footage whose true motion is not known, but at least
+AGREEMENT: such frames are often larger than what the network sees, and their ground is not flat."""
+
 _PICTURED_UP_TO = 24  # the pair that is drawn: the last one up to here
 
 
@@ -72,6 +76,7 @@ class Score:
         self._matches = 0
         self._agreeing = 0
         self._is_truth = True
+        self._threshold = AGREEMENT
 
     def add(self, index: int, features: Features) -> None:
         """Take the answer to frame ``index``; indices rise, and may skip dropped frames."""
@@ -85,7 +90,8 @@ class Score:
             agrees = agreement(matches, motion)
         else:
             self._is_truth = False
-            found = verify(matches, model="homography", threshold=AGREEMENT, seed=0)
+            self._threshold = max(AGREEMENT, CONSISTENCY * features.width)
+            found = verify(matches, model="homography", threshold=self._threshold, seed=0)
             agrees = np.zeros(matches.count, np.bool_) if found is None else found.inliers
         self._matches += len(agrees)
         self._agreeing += int(agrees.sum())
@@ -107,5 +113,5 @@ class Score:
             "agreeing_share": self.agreeing_share,
             "worst_pair_share": min(self.shares, default=float("nan")),
             "held_against": "true motion" if self._is_truth else "best homography",
-            "threshold_px": AGREEMENT,
+            "threshold_px": self._threshold,
         }

@@ -13,10 +13,12 @@ import pytest
 
 from gps_denied_inference.demo.flight import Flight, NodeStatus
 from gps_denied_inference.demo.frame import Frame
+from gps_denied_inference.demo.pictures import draw_features, draw_matches
 from gps_denied_inference.demo.report import build_report, write_report
-from gps_denied_inference.demo.score import Score
+from gps_denied_inference.demo.score import Pair, Score
 from gps_denied_inference.errors import StorageError
 from gps_denied_inference.pipeline.features import Features
+from gps_denied_inference.pipeline.matcher import Matches
 
 STATUS = NodeStatus(
     runtime="onnxruntime",
@@ -158,3 +160,22 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> Non
     score = scored()
     with pytest.raises(StorageError, match="cannot write"):
         write_report(tmp_path / "out", build_report(Source(), FLIGHT, score), score, frames())
+
+
+def test_large_frames_are_pictured_smaller_with_marks_in_place() -> None:
+    image = np.zeros((1000, 1920), np.uint8)
+    point = np.array([[1000.0, 500.0]], np.float32)
+    one = np.ones(1, np.float32)
+    features = Features(point, one, np.eye(1, 64, dtype=np.float32), 1920, 1000, "xfeat", "")
+    index = np.zeros(1, np.int32)
+    matches = Matches(index, index, one, point, point)
+    pair = Pair(0, features, features, matches, np.ones(1, np.bool_))
+    drawn = draw_features(image, pair)
+    assert drawn.shape == (500, 960, 3)
+    rows, columns = np.nonzero(drawn.any(axis=2))
+    assert abs(rows.mean() - 249.75) < 0.6
+    assert abs(columns.mean() - 499.75) < 0.6
+    line = draw_matches(image, image, pair)
+    _, columns = np.nonzero((line[..., 1] > 100) & (line[..., 0] < 200))
+    assert abs(columns.min() - 499.75) < 2
+    assert abs(columns.max() - (499.75 + 960 + 12)) < 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,3 +109,15 @@ def test_frames_without_features_score_nothing(motion) -> None:
     assert score.summary()["count"] == 0
     assert math.isnan(score.agreeing_share)
     assert score.shares == [0.0, 0.0]
+
+
+def test_large_footage_without_truth_is_held_to_a_share_of_its_width() -> None:
+    points = cloud()
+    moved = points + np.array([12, -5])
+    moved[:10] += np.array([0, 6])  # 6 px off: too far at 640 px of width, not at 1600
+    for width, share in ((640, 0.75), (1600, 1.0)):
+        score = Score(Source(None))
+        for index, where in enumerate((points, moved)):
+            score.add(index, replace(features(where, np.arange(40)), width=width))
+        assert score.agreeing_share == share
+        assert score.summary()["threshold_px"] == max(3.0, 0.005 * width)
