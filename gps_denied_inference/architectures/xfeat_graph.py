@@ -182,7 +182,7 @@ def _descriptors(
     """Unit descriptors (K, D), bicubic in the dense map of unit descriptors."""
     cells = size.rows * size.columns
     dense = g.op("Transpose", g.reshape(features, (dim, cells)), perm=[1, 0])
-    dense = g.op("LpNormalization", dense, axis=1, p=2)
+    dense = _unit(g, dense)
     taps, factors = [], []
     for value, pixels, count, stride, shape in (
         (y, size.height, size.rows, size.columns, (keypoints, 4, 1)),
@@ -197,7 +197,13 @@ def _descriptors(
     blend = g.reshape(g.op("Mul", *factors), (keypoints, 1, 16))
     neighbours = g.op("Gather", dense, index, axis=0)
     sampled = g.reshape(g.op("MatMul", blend, neighbours), (keypoints, dim))
-    return g.op("LpNormalization", sampled, axis=1, p=2)
+    return _unit(g, sampled)
+
+
+def _unit(g: GraphBuilder, rows: str) -> str:
+    """Rows of unit length. LpNormalization would say it shorter; older CUDA providers lack it."""
+    length = g.op("ReduceL2", rows, g.constant([1], np.int64), keepdims=1)
+    return g.op("Div", rows, g.op("Max", length, g.constant(1e-12)))
 
 
 def _to_source(
