@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,16 @@ def test_every_launch_argument_is_in_the_readme() -> None:
 
 def test_the_parameter_page_holds_the_table() -> None:
     assert as_markdown() in text("docs/parameters.md")
+
+
+def test_the_message_page_is_made_from_the_messages() -> None:
+    made = runpy.run_path(str(ROOT / "tools" / "messages_page.py"))["page"]()
+    assert made == text("docs/messages.md"), "python3 tools/messages_page.py > docs/messages.md"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    named = re.findall(r": (\w+\.md)$", text("mkdocs.yml"), re.MULTILINE)
+    assert sorted(named) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
