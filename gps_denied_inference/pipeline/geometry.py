@@ -29,7 +29,7 @@ MAX_ITERATIONS = {"homography": 10_000, "fundamental": 5_000}
 _SAMPLE = {"homography": 4, "fundamental": 7}
 SURPLUS = {"homography": 8, "fundamental": 16}
 CHANCE_FACTOR = {"homography": 3.0, "fundamental": 6.0}
-LEAST_SHARE = 0.02
+LEAST_SHARE = {"homography": 0.02, "fundamental": 0.0}
 """Inliers wanted = sample that defines the model + surplus + factor x what one random model gets
 + least share x pairs.
 
@@ -102,7 +102,7 @@ def verify(
         inliers &= _in_front(matrix, query)
     chance = _by_chance(model, reference[finite], threshold)
     wanted = _SAMPLE[model] + SURPLUS[model] + CHANCE_FACTOR[model] * chance
-    wanted += LEAST_SHARE * np.count_nonzero(finite)
+    wanted += LEAST_SHARE[model] * np.count_nonzero(finite)
     if np.count_nonzero(inliers) < wanted:
         return None
     if _on_a_line(query[inliers]) or _on_a_line(reference[inliers]):
