@@ -1,0 +1,82 @@
+"""Matcher engines on ONNX Runtime's CPU, on features of the simulated flight."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from gps_denied_inference.architectures import zoo
+from gps_denied_inference.demo.simulation import SimulatedFlight
+from gps_denied_inference.engines.cache import EngineCache
+from gps_denied_inference.pipeline.extractor import Extractor
+from gps_denied_inference.pipeline.geometry import project, verify
+from gps_denied_inference.pipeline.matcher import EngineMatcher, MutualNearestNeighbour
+from gps_denied_inference.pipeline.tracker import Tracker
+from gps_denied_inference.runtimes import create_runtime
+from gps_denied_inference.runtimes.protocol import BuildConfig
+
+FRAMES = (0, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    runtime = create_runtime("onnxruntime", cache=EngineCache(tmp_path_factory.mktemp("engines")))
+    handles = []
+
+    def load(name, max_keypoints):
+        config = BuildConfig(max_keypoints=max_keypoints, warmup_iterations=1, threads=2)
+        handle = runtime.deserialize_engine(runtime.compile_engine(zoo.resolve(name), config))
+        handles.append(handle)
+        return runtime, handle
+
+    yield load
+    for handle in handles:
+        runtime.release_engine(handle)
+
+
+@pytest.fixture(scope="module")
+def flight(load):
+    """Three frames with 400 keypoints at most."""
+    simulated, extractor = SimulatedFlight(frames=len(FRAMES)), Extractor(*load("xfeat", 400))
+    frames = [
+        extractor.extract(cv2.cvtColor(simulated.render(i), cv2.COLOR_RGB2GRAY)) for i in FRAMES
+    ]
+    return simulated, frames
+
+
+def pairs(matches):
+    return set(zip(matches.query_indices.tolist(), matches.reference_indices.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("max_keypoints", [400, 512])
+def test_nearest_neighbours_in_the_graph_and_in_numpy_agree(load, flight, max_keypoints):
+    _, (first, second, _) = flight
+    engine = EngineMatcher(*load("mutual_nearest_neighbour", max_keypoints))
+    ours = MutualNearestNeighbour().match(second, first)
+    theirs = engine.match(second, first)
+    assert ours.count > 50
+    # Two descriptors of nearly equal cosine may change places by rounding.
+    assert len(pairs(ours) ^ pairs(theirs)) <= 0.01 * ours.count
+
+
+def test_lighterglue_finds_the_true_motion(load, flight):
+    simulated, (first, second, _) = flight
+    matches = EngineMatcher(*load("lighterglue", 400)).match(second, first)
+    truth = project(simulated.motion(1, 0), matches.query_points.astype(np.float64))
+    right = np.linalg.norm(truth - matches.reference_points, axis=1) < 3.0
+    assert matches.count > 50
+    assert right.mean() > 0.8
+    assert ((matches.scores > 0.0) & (matches.scores <= 1.0)).all()
+    model = verify(matches, "homography", 3.0)
+    assert model is not None
+    assert model.inliers[right].mean() > 0.9
+
+
+def test_tracks_run_on_a_matcher_engine(load, flight):
+    _, frames = flight
+    tracker = Tracker(EngineMatcher(*load("lighterglue", 400)))
+    updates = [tracker.update(frame, i * 50_000_000) for i, frame in enumerate(frames)]
+    assert [update.event for update in updates] == ["started", "tracked", "tracked"]
+    assert updates[2].continued > 50
