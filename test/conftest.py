@@ -7,15 +7,33 @@ a ROS domain of its own, so that neither a neighbour's robot nor a second test r
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 ROOT = Path(__file__).resolve().parent.parent
 
+
+def _own_domain() -> tuple[str, FileLock]:
+    """Return a domain that no other pytest session here uses, and the lock that keeps it so.
+
+    Domains 1..101 keep DDS's ports below the ephemeral range of Linux.
+    """
+    for step in range(101):
+        domain = 1 + (os.getpid() + step) % 101
+        lock = FileLock(Path(tempfile.gettempdir(), f"gdi_test_domain_{domain}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except (Timeout, PermissionError):  # another session's, or another user's
+            continue
+        return str(domain), lock
+    raise pytest.UsageError("101 test sessions run on this machine: no ROS domain is left")
+
+
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-# Domains 1..101 keep DDS's ports below the ephemeral range of Linux.
-os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 101)
+os.environ["ROS_DOMAIN_ID"], _domain_lock = _own_domain()
 os.environ.setdefault("RCUTILS_COLORIZED_OUTPUT", "0")
 
 
