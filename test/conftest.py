@@ -1,11 +1,12 @@
 """Fixtures for every layer, and the isolation of everything that touches ROS.
 
 Set before any test module is imported: discovery stays on this machine, and each pytest session has
-a ROS domain of its own, so that neither a neighbour's robot nor a second test run is heard.
+ROS domains of its own, so that neither a neighbour's robot nor a second test run is heard.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from pathlib import Path
@@ -16,25 +17,39 @@ from filelock import FileLock, Timeout
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def _own_domain() -> tuple[str, FileLock]:
-    """Return a domain that no other pytest session here uses, and the lock that keeps it so.
+@functools.cache
+def ros_domain(layer: str) -> str:
+    """Return a domain that nobody else on this machine tests in; a lock keeps it so.
 
+    Each layer (folder of ``test/``) has its own: a node that a test in this process has left to the
+    garbage collector still answers discovery, and would be taken for the process of another test.
     Domains 1..101 keep DDS's ports below the ephemeral range of Linux.
     """
     for step in range(101):
         domain = 1 + (os.getpid() + step) % 101
         lock = FileLock(Path(tempfile.gettempdir(), f"gdi_test_domain_{domain}.lock"))
+        if any(lock.lock_file == taken.lock_file for taken in _locks):
+            continue
         try:
             lock.acquire(timeout=0)
         except (Timeout, PermissionError):  # another session's, or another user's
             continue
-        return str(domain), lock
+        _locks.append(lock)
+        return str(domain)
     raise pytest.UsageError("101 test sessions run on this machine: no ROS domain is left")
 
 
+_locks: list[FileLock] = []
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ["ROS_DOMAIN_ID"], _domain_lock = _own_domain()
+os.environ["ROS_DOMAIN_ID"] = ros_domain("collection")
 os.environ.setdefault("RCUTILS_COLORIZED_OUTPUT", "0")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Put each layer into its own ROS domain."""
+    layer = item.path.relative_to(ROOT / "test").parts[0]
+    os.environ["ROS_DOMAIN_ID"] = ros_domain(layer)
 
 
 @pytest.fixture(scope="session")
