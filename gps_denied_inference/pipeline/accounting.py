@@ -13,6 +13,13 @@ import numpy as np
 WINDOW = 512
 """Newest samples that percentiles are taken over."""
 
+LOST = "lost_in_transport"
+"""Drop reason of frames that were sent to this node and did not reach it."""
+SUPERSEDED = "superseded"
+"""Drop reason of frames that a newer one replaced before there was time for them."""
+SETTLING = 0.5
+"""s from a gap in the sender's numbers until it is known whether the middleware lost the frames."""
+
 
 @dataclass(frozen=True)
 class StageLatency:
@@ -59,12 +66,43 @@ class FrameAccounting:
         self._samples: dict[str, deque[float]] = {}
         self._published: deque[float] = deque(maxlen=WINDOW)
         self._last_in = float("nan")
+        self._gaps: deque[tuple[float, int]] = deque()
+        self._explained = 0
 
     def received(self) -> None:
         """Count a frame in."""
         with self._lock:
             self._in += 1
             self._last_in = self._clock()
+
+    def lost(self, count: int) -> None:
+        """Count frames that the middleware says were sent here and lost on the way.
+
+        They count as in, so that the books show what the camera sent; they are no sign of life
+        from it.
+        """
+        with self._lock:
+            self._in += count
+            self._drops[LOST] += count
+            self._explained += count
+
+    def skipped(self, count: int) -> None:
+        """Count frames that the sender numbered, and that were never taken.
+
+        Those of them that were not lost on the way (see :meth:`lost`, which may be told a little
+        later) were replaced by a newer one in the middleware's queue of one place.
+        """
+        with self._lock:
+            self._gaps.append((self._clock(), count))
+
+    def _settle(self, now: float) -> None:
+        while self._gaps and now - self._gaps[0][0] >= SETTLING:
+            _, count = self._gaps.popleft()
+            lost = min(count, self._explained)
+            self._explained -= lost
+            if count > lost:
+                self._in += count - lost
+                self._drops[SUPERSEDED] += count - lost
 
     def answered(self, latencies: Mapping[str, float]) -> None:
         """Count a frame out, with the seconds that each of its stages took."""
@@ -83,6 +121,7 @@ class FrameAccounting:
         """Copy the counters and compute the percentiles."""
         with self._lock:
             now = self._clock()
+            self._settle(now)
             frames_in, frames_out, drops = self._in, self._out, dict(self._drops)
             samples = {stage: np.fromiter(values, float) for stage, values in self._samples.items()}
             recent = [stamp for stamp in self._published if now - stamp <= 5.0]

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 import platform
+import time
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
 from gps_denied_inference.msg import InferenceStatus
+from gps_denied_inference.pipeline.accounting import LOST
+from gps_denied_inference.ros.inputs import image_topic
 from gps_denied_inference.settings import Settings
 from gps_denied_inference.thermal.state import ThermalLevel, ThermalState
 
@@ -24,6 +27,10 @@ OK, WARN, ERROR, STALE = (
 
 LOSS_SHARE = 0.05
 """Share of frames in a period that may go unanswered before it is a warning."""
+
+LARGE_IMAGES = (
+    "large images need config/fastdds_large_images.xml in the camera's process and in this one"
+)
 
 
 def _values(**values: object) -> list[KeyValue]:
@@ -58,46 +65,57 @@ class FramesTask:
     """Rate, drops and a stalled camera. Compares with the status before."""
 
     def __init__(self) -> None:
-        self._previous: tuple[int, int] = (0, 0)
+        self._previous: tuple[int, int, int] = (0, 0, 0)
 
     def __call__(
-        self, status: InferenceStatus, settings: Settings, active_for: float
+        self, status: InferenceStatus, settings: Settings, active_for: float, cameras: int = 1
     ) -> DiagnosticStatus:
-        """Args: ``active_for`` is s since activate, NaN while not active."""
+        """Judge the frames since the call before.
+
+        Args:
+            status: the newest.
+            settings: for the time until a silent camera counts as stalled.
+            active_for: s since activate, NaN while not active.
+            cameras: publishers on the image topic.
+        """
         result = DiagnosticStatus(name="frames", level=OK)
-        last_in, last_dropped = self._previous
+        drops = dict(zip(status.drop_reasons, status.drop_counts, strict=False))
+        last_in, last_dropped, last_lost = self._previous
         if status.frames_in < last_in:  # configured anew
-            last_in = last_dropped = 0
+            last_in = last_dropped = last_lost = 0
         came = status.frames_in - last_in
         dropped = status.frames_dropped - last_dropped
-        self._previous = (status.frames_in, status.frames_dropped)
+        lost = drops.get(LOST, 0) - last_lost
+        self._previous = (status.frames_in, status.frames_dropped, drops.get(LOST, 0))
         waited = active_for if math.isnan(status.time_since_frame) else status.time_since_frame
         if status.state != InferenceStatus.STATE_ACTIVE:
             result.message = "not active"
         elif min(waited, active_for) > settings.stall_timeout:
             result.level = ERROR
+            result.message = f"no frame for {min(waited, active_for):.1f} s: " + (
+                f"{cameras} publisher(s) on the image topic, but nothing comes through: do QoS and "
+                f"image size allow it? {LARGE_IMAGES}"
+                if cameras
+                else "nothing publishes on the image topic: is the camera running and remapped?"
+            )
+        elif came and lost / came > LOSS_SHARE:
+            result.level = WARN
             result.message = (
-                f"no frame for {waited:.1f} s: is the camera running, does its topic match, and "
-                "do large images pass (see config/fastdds_large_images.xml)?"
+                f"{lost} of the last {came} frames lost on the way from the camera: {LARGE_IMAGES}"
             )
         elif came and dropped / came > LOSS_SHARE:
-            reasons = ", ".join(
-                f"{reason} {count}"
-                for reason, count in zip(status.drop_reasons, status.drop_counts, strict=False)
-            )
+            reasons = ", ".join(f"{reason} {count}" for reason, count in drops.items())
             result.level = WARN
             result.message = f"{dropped} of the last {came} frames dropped (in all: {reasons})"
         else:
-            result.message = "frames are answered"
+            result.message = "frames are answered" if came else "no new frame yet"
         result.values = _values(
             frames_in=status.frames_in,
             frames_out=status.frames_out,
             frames_dropped=status.frames_dropped,
+            publishers=cameras,
             rate_hz=f"{status.rate:.2f}",
-            **{
-                f"dropped_{reason}": count
-                for reason, count in zip(status.drop_reasons, status.drop_counts, strict=False)
-            },
+            **{f"dropped_{reason}": count for reason, count in drops.items()},
             **{
                 f"{stage}_p95_ms": f"{1e3 * seconds:.2f}"
                 for stage, seconds in zip(status.stages, status.latency_p95, strict=False)
@@ -138,17 +156,18 @@ class DiagnosticsPublisher:
         self, status: InferenceStatus, thermal_state: ThermalState, settings: Settings
     ) -> None:
         """Publish, at most at the status rate however often the status changes."""
-        now = self._node.get_clock().now().nanoseconds * 1e-9
+        # Not the node's clock: a simulated one may stand still, and a stall must be seen then too.
+        now = time.monotonic()
         if status.state != InferenceStatus.STATE_ACTIVE:
             self._active_since = float("nan")
         elif math.isnan(self._active_since):
             self._active_since = now
-        if 0.0 <= now - self._published < 0.5 / settings.status_rate:
+        if now - self._published < 0.5 / settings.status_rate:
             return
         self._published = now
         tasks = [
             runtime_task(status),
-            self._frames(status, settings, now - self._active_since),
+            self._frames(status, settings, now - self._active_since, self._cameras(settings)),
             thermal_task(thermal_state),
         ]
         name = self._node.get_fully_qualified_name()
@@ -158,3 +177,7 @@ class DiagnosticsPublisher:
         message = DiagnosticArray(status=tasks)
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(message)
+
+    def _cameras(self, settings: Settings) -> int:
+        topic = self._node.resolve_topic_name(image_topic(settings))
+        return int(self._node.count_publishers(topic))

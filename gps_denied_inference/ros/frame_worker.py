@@ -16,7 +16,7 @@ from gps_denied_inference.errors import (
     FrameError,
     GpsDeniedInferenceError,
 )
-from gps_denied_inference.pipeline.accounting import FrameAccounting
+from gps_denied_inference.pipeline.accounting import LOST, SUPERSEDED, FrameAccounting
 from gps_denied_inference.pipeline.session import FrameResult, InferenceSession
 from gps_denied_inference.pipeline.slot import NewestSlot
 
@@ -106,7 +106,20 @@ class FrameWorker:
             return
         displaced = self._slot.put((message, now))
         if displaced is not None:
-            self._accounting.dropped("superseded")
+            self._accounting.dropped(SUPERSEDED)
+
+    def skipped(self, count: int) -> None:
+        """Count frames that were sent before the next one offered, and never taken."""
+        self._accounting.skipped(count)
+
+    def lost(self, count: int) -> None:
+        """Count frames that the middleware lost on their way here."""
+        self._accounting.lost(count)
+        self._log(
+            LOST,
+            f"{count} frames lost on the way from the camera: large images need the DDS settings "
+            "of config/fastdds_large_images.xml in the camera's process and in this one",
+        )
 
     def offer_reference(self, message: Any) -> None:
         """Take a new reference image; it is extracted before the next frame is answered."""

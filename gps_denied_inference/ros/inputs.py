@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import functools
+import time
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.event_handler import (
+    QoSMessageLostInfo,
+    SubscriptionEventCallbacks,
+    UnsupportedEventTypeError,
+)
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from gps_denied_inference.errors import GpsDeniedInferenceError
 from gps_denied_inference.pipeline.camera import CameraModel
+from gps_denied_inference.pipeline.sequence import UNSUPPORTED, SequenceWatch
 from gps_denied_inference.ros import qos
 from gps_denied_inference.ros.compressed import compressed_to_array
 from gps_denied_inference.ros.conversions import image_to_array
 from gps_denied_inference.ros.frame_worker import FrameWorker
 from gps_denied_inference.settings import Settings
+
+
+def image_topic(settings: Settings) -> str:
+    """Return where frames come from, before remapping."""
+    return "image/compressed" if settings.image_transport == "compressed" else "image"
 
 
 class FrameInputs:
@@ -38,18 +51,8 @@ class FrameInputs:
     def subscribe(self, worker: FrameWorker) -> None:
         """Hand frames to ``worker`` from now on."""
         create = self._node.create_subscription
-        if self._settings.image_transport == "compressed":
-            frames = create(
-                CompressedImage,
-                "image/compressed",
-                worker.offer,
-                qos.IMAGE,
-                callback_group=self._group,
-            )
-        else:
-            frames = create(Image, "image", worker.offer, qos.IMAGE, callback_group=self._group)
         self._subscriptions = [
-            frames,
+            self._subscribe_frames(worker),
             create(
                 CameraInfo,
                 "camera_info",
@@ -68,6 +71,42 @@ class FrameInputs:
                     callback_group=self._side_group,
                 )
             )
+
+    def _subscribe_frames(self, worker: FrameWorker) -> Any:
+        """Subscribe to frames, and to what the middleware tells of those that do not come.
+
+        It keeps one frame, so that the newest is taken; the ones that it replaced show as gaps in
+        the sender's numbers. The ones that it lost on the way it reports by an event.
+        """
+        watch = SequenceWatch()
+
+        def take(message: Any, info: Any) -> None:
+            number = info.get("publication_sequence_number", UNSUPPORTED)
+            skipped = watch.missing(number, time.monotonic())
+            if skipped:
+                worker.skipped(skipped)
+            worker.offer(message)
+
+        def count_lost(lost: QoSMessageLostInfo) -> None:
+            worker.lost(lost.total_count_change)
+
+        kind = CompressedImage if self._settings.image_transport == "compressed" else Image
+        create = functools.partial(
+            self._node.create_subscription,
+            kind,
+            image_topic(self._settings),
+            take,
+            qos.IMAGE,
+            callback_group=self._group,
+        )
+        try:
+            return create(event_callbacks=SubscriptionEventCallbacks(message_lost=count_lost))
+        except UnsupportedEventTypeError:
+            self._node.get_logger().info(
+                "this DDS implementation does not tell how many frames it loses: frames lost on "
+                "the way from the camera are not counted"
+            )
+            return create()
 
     def unsubscribe(self) -> None:
         """Take no more frames."""

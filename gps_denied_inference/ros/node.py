@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
@@ -118,8 +119,12 @@ class InferenceNode(LifecycleNodeMixin, Node):
         )
         self._settings = Settings()
         self._status_group = MutuallyExclusiveCallbackGroup()
+        # A steady clock: with use_sim_time, a simulation that stands still must not silence them.
         self._status_timer = self.create_timer(
-            1.0, self._publish_status, callback_group=self._status_group
+            1.0,
+            self._publish_status,
+            callback_group=self._status_group,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
         self._publish_status()
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 
 from gps_denied_inference import thermal
@@ -75,7 +76,13 @@ class ThermalStatePublisher:
         # that hangs holds configure up for no longer than this.
         self._monitor.wait_fresh(min(period, FIRST_READING_TIMEOUT))
         self.publish()
-        self._timer = node.create_timer(period, self.publish, callback_group=self._group)
+        # A computer heats up in real time, whatever time a simulation keeps.
+        self._timer = node.create_timer(
+            period,
+            self.publish,
+            callback_group=self._group,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
 
     def current(self) -> ThermalState:
         """Return the newest state; never blocks on the reader."""

@@ -180,7 +180,19 @@ class Driver:
             time.sleep(0.01)
 
     def _call(self, client: Any, request: Any, what: str, limit: float) -> Any:
-        self.wait_until(client.service_is_ready, f"the service {client.srv_name}", START_LIMIT)
+        # A status proves that this node lives: a service may still be seen of one that is gone.
+        self.wait_until(
+            lambda: (
+                bool(self.statuses and client.service_is_ready())
+                or self.target.process.poll() is not None
+            ),
+            f"the service {client.srv_name}",
+            START_LIMIT,
+        )
+        if (code := self.target.process.poll()) is not None:
+            raise AssertionError(
+                f"the node ended with {code}, wanted {what}; its output:\n{self.target.output}"
+            )
         future = client.call_async(request)
         self.wait_until(future.done, what, limit)
         return future.result()
