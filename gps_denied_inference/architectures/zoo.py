@@ -16,6 +16,7 @@ from gps_denied_inference.errors import (
     ModelIntegrityError,
     ModelNotFoundError,
     RegistrationError,
+    StorageError,
     UnknownNameError,
 )
 from gps_denied_inference.runtimes.protocol import Model
@@ -105,9 +106,17 @@ def get(name: str) -> ZooEntry:
 
 
 def weights_folder() -> Path:
-    """Return where fetched weights are kept: ``$XDG_CACHE_HOME/gps_denied_inference/weights``."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "gps_denied_inference" / "weights"
+    """Return where fetched weights are kept: ``$XDG_CACHE_HOME/gps_denied_inference/weights``.
+
+    Raises:
+        StorageError: XDG_CACHE_HOME is unset and there is no home folder.
+    """
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        cache = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
+    except RuntimeError as error:
+        raise StorageError("no home folder to keep weights in: set XDG_CACHE_HOME") from error
+    return cache / "gps_denied_inference" / "weights"
 
 
 def resolve(name: str, *, weights: Path | None = None, need_weights: bool = False) -> Model:
