@@ -115,10 +115,11 @@ def _scores(g: GraphBuilder, heat: str, reliability: str, threshold: float, size
     above = np.nextafter(np.float32(threshold), np.float32(np.inf))
     peak = g.op("GreaterOrEqual", heat, g.op("Max", highest, g.constant(above)))
     cells = g.reshape(reliability, (size.rows, size.columns))
-    rows = g.op("MatMul", g.constant(bilinear_matrix(size.height, size.rows)), cells)
-    full = g.op("MatMul", rows, g.constant(bilinear_matrix(size.width, size.columns).T))
+    # Columns first: fewer multiplications for an image that is wider than high.
+    wide = g.op("MatMul", cells, g.constant(bilinear_matrix(size.width, size.columns).T))
+    full = g.op("MatMul", g.constant(bilinear_matrix(size.height, size.rows)), wide)
     score = g.op("Mul", heat, g.reshape(full, (1, 1, size.height, size.width)))
-    return g.op("Where", peak, score, g.constant(0.0))
+    return g.op("Mul", score, g.cast(peak, np.float32))
 
 
 def _top(g: GraphBuilder, score: str, config: BuildConfig, size: _Size) -> tuple[str, str, str]:
