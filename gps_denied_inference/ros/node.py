@@ -42,6 +42,7 @@ from gps_denied_inference.ros.frame_worker import FrameWorker
 from gps_denied_inference.ros.inputs import FrameInputs
 from gps_denied_inference.ros.outputs import ResultPublishers
 from gps_denied_inference.ros.parameters import NodeParameters
+from gps_denied_inference.ros.spinning import Turns
 from gps_denied_inference.ros.status import StatusPublisher
 from gps_denied_inference.ros.thermal_publisher import ThermalStatePublisher
 from gps_denied_inference.settings import Settings
@@ -378,11 +379,12 @@ def main(args: Sequence[str] | None = None) -> int:
     node = InferenceNode()
     executor = MultiThreadedExecutor(num_threads=EXECUTOR_THREADS)
     executor.add_node(node)
+    turns = Turns(executor)
     try:
         while rclpy.ok() and not stop.is_set() and not node.is_finalized:
-            executor.spin_once(timeout_sec=POLL_PERIOD)
+            turns.take(POLL_PERIOD)
         if node.is_finalized:  # let the answer to the shutdown request out
-            executor.spin_once(timeout_sec=POLL_PERIOD)
+            turns.take(POLL_PERIOD)
     except ExternalShutdownException:
         pass
     node.interrupted.set()
