@@ -139,7 +139,8 @@ def _search(
     params = cv2.UsacParams()
     params.score = cv2.SCORE_METHOD_MAGSAC
     params.loMethod = cv2.LOCAL_OPTIM_SIGMA
-    params.final_polisher = cv2.MAGSAC
+    if hasattr(params, "final_polisher"):  # OpenCV 4.6, Ubuntu 24.04's, polishes as it likes
+        params.final_polisher = cv2.MAGSAC
     params.sampler = cv2.SAMPLING_UNIFORM
     params.confidence = CONFIDENCE
     params.maxIterations = MAX_ITERATIONS[model]

@@ -68,12 +68,14 @@ def test_fundamental_matrix_is_found(wrong):
     assert model.inliers[~good].mean() < 0.15 if wrong else True
     assert abs(np.linalg.det(model.matrix)) < 1e-8
     assert np.linalg.norm(model.matrix) == pytest.approx(1.0)
-    # The convention of MatchArray: reference^T F query = 0.
-    q = np.column_stack([pairs.query_points, np.ones(pairs.count)])[good]
-    r = np.column_stack([pairs.reference_points, np.ones(pairs.count)])[good]
-    algebraic = np.abs(np.sum(r * (q @ model.matrix.T), axis=1))
-    wrong_way = np.abs(np.sum(q * (r @ model.matrix.T), axis=1))
-    assert np.median(algebraic) < 0.1 * np.median(wrong_way)
+    # The convention of MatchArray: reference^T F query = 0. Sampson distances in px.
+    query, reference = (
+        p[good].astype(np.float64) for p in (pairs.query_points, pairs.reference_points)
+    )
+    right_way = residuals_of(model.matrix, "fundamental", query, reference)
+    wrong_way = residuals_of(model.matrix.T.copy(), "fundamental", query, reference)
+    assert np.median(right_way) < 0.6
+    assert np.median(wrong_way) > 3.0 * np.median(right_way)
 
 
 def test_depth_is_no_homography():
