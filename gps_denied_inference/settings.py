@@ -296,6 +296,9 @@ class Settings:
             raise InvalidParameterError(
                 "device", self.device, "'auto', 'cpu', 'cuda' or 'cuda:N' with a number N"
             )
+        for name, size in (("image_width", self.image_width), ("image_height", self.image_height)):
+            if size % 32:
+                raise InvalidParameterError(name, size, "a multiple of 32 in [32, 8192] px")
         if self.require_signed_engines and not self.engine_public_key:
             raise InvalidParameterError(
                 "engine_public_key", "", "a PEM file while require_signed_engines is true"

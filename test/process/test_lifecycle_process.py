@@ -13,6 +13,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 
+from gps_denied_inference.msg import InferenceStatus
 from node_process import (
     ACTIVE,
     INACTIVE,
@@ -99,17 +100,41 @@ def test_signal_ends_cleanly(tmp_path: Path, state: str, number: signal.Signals)
         assert "Traceback" not in process.output
 
 
-def test_signal_while_configuring(tmp_path: Path) -> None:
-    """SIGINT during configure ends the process too, once the step that runs is done."""
+def start_configuring(driver: Driver) -> None:
+    """Request configure, and return while it runs."""
+    driver.wait_until(lambda: driver.state() == UNCONFIGURED, "a fresh node")
+    request = ChangeState.Request()
+    request.transition.id = Transition.TRANSITION_CONFIGURE
+    driver._change.call_async(request)
+    driver.wait_until(
+        lambda: any(s.state == InferenceStatus.STATE_CONFIGURING for s in driver.statuses),
+        "configure to begin",
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_signal_while_configuring(tmp_path: Path, number: signal.Signals) -> None:
+    """A signal during configure ends the process too, once the step that runs is done."""
     with driven(tmp_path, parameters=REAL) as (process, driver):
-        driver.wait_until(lambda: driver.state() == UNCONFIGURED, "a fresh node")
-        request = ChangeState.Request()
-        request.transition.id = Transition.TRANSITION_CONFIGURE
-        driver._change.call_async(request)
-        time.sleep(0.2)
-        process.signal(signal.SIGINT)
-        assert process.wait_for_exit(30) == 0, process.output
+        start_configuring(driver)
+        process.signal(number)
+        assert process.wait_for_exit(10) == 0, process.output
         assert "Traceback" not in process.output
+        assert "running xfeat" not in process.output, "configure was over before the signal"
+
+
+def test_killed_while_configuring_and_started_again(tmp_path: Path) -> None:
+    """A power cut in the middle of a build: what it left behind does not harm the next start."""
+    with driven(tmp_path, parameters=REAL) as (process, driver):
+        start_configuring(driver)
+        process.signal(signal.SIGKILL)
+        assert process.wait_for_exit(5) == -signal.SIGKILL
+        assert "running xfeat" not in process.output, "configure was over before the kill"
+    with driven(tmp_path, parameters=REAL) as (process, driver):
+        bring_to(driver, "active")
+        driver.publish_until_answered(2)
+        assert driver.shutdown()
+        assert process.wait_for_exit(5) == 0
 
 
 @pytest.mark.parametrize("state", ["unconfigured", "inactive", "active"])

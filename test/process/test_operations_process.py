@@ -12,12 +12,14 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
 
 from node_process import (
     ACTIVE,
     ROOT,
     UNCONFIGURED,
+    Driver,
     NodeProcess,
     driven,
     image_message,
@@ -29,26 +31,76 @@ FAKE = {"runtime": "fake", "max_keypoints": 100, "status_rate": 10.0}
 
 def test_camera_drops_out_and_returns(tmp_path: Path) -> None:
     with driven(tmp_path, parameters={**FAKE, "stall_timeout": 0.5}) as (process, driver):
-        levels: list[tuple[str, bytes]] = []
-        driver.node.create_subscription(
-            DiagnosticArray,
-            "/diagnostics",
-            lambda array: levels.extend((s.name + s.message, s.level) for s in array.status),
-            50,
-        )
+        heard = frames_diagnostics(driver)
         assert driver.configure(), process.output
         assert driver.activate()
         driver.publish_until_answered(3)
         driver.wait_for_status(lambda s: s.time_since_frame > 0.5, "the silence to be measured")
         driver.wait_until(
-            lambda: any(level != b"\x00" for name, level in levels if "frame" in name.lower()),
+            lambda: any(s.level == DiagnosticStatus.ERROR for s in heard),
             "diagnostics to report the stall",
         )
+        stalled = next(s for s in heard if s.level == DiagnosticStatus.ERROR)
+        assert "no frame for" in stalled.message
+        assert "1 publisher(s) on the image topic" in stalled.message
         driver.publish_until_answered(3)
         driver.wait_for_status(
             lambda s: s.frames_out >= 6 and s.time_since_frame < 0.5, "frames to flow again"
         )
+        returned = len(heard)
+        driver.publish_until_answered(3)
+        driver.wait_until(
+            lambda: any(s.level == DiagnosticStatus.OK for s in heard[returned:]),
+            "diagnostics to report that frames flow again",
+        )
         assert driver.state() == ACTIVE
+
+
+def frames_diagnostics(driver: Driver) -> list[DiagnosticStatus]:
+    """Collect what the node's frames task says."""
+    heard: list[DiagnosticStatus] = []
+    driver.node.create_subscription(
+        DiagnosticArray,
+        "/diagnostics",
+        lambda array: heard.extend(s for s in array.status if s.name.endswith(": frames")),
+        50,
+    )
+    return heard
+
+
+def test_diagnostics_come_once_a_second_with_a_hardware_id(tmp_path: Path) -> None:
+    parameters = {**FAKE, "status_rate": 1.0}
+    with driven(tmp_path, "/left", parameters) as (process, driver):
+        heard: list[tuple[float, DiagnosticArray]] = []
+        driver.node.create_subscription(
+            DiagnosticArray, "/diagnostics", lambda a: heard.append((time.monotonic(), a)), 50
+        )
+        assert driver.configure(), process.output
+        assert driver.activate()
+        since = len(heard)
+        driver.wait_until(lambda: len(heard) >= since + 7, "seven more diagnostics")
+        begin, end = heard[since][0], heard[since + 6][0]
+        assert 6.0 / (end - begin) == pytest.approx(1.0, abs=0.25)
+        for _, array in heard:
+            assert [s.name for s in array.status] == [
+                f"/left/inference_node: {task}" for task in ("runtime", "frames", "thermal")
+            ]
+            assert all(s.hardware_id for s in array.status)
+        assert {s.hardware_id for s in heard[-1][1].status} == {driver.latest_status().device}
+
+
+def test_a_camera_that_nobody_started_is_named_also_in_simulated_time(tmp_path: Path) -> None:
+    """The simulation's clock stands still: the watchdog runs on all the same."""
+    parameters = {**FAKE, "stall_timeout": 0.5, "use_sim_time": True}
+    with driven(tmp_path, "/sim", parameters) as (process, driver):
+        heard = frames_diagnostics(driver)
+        driver.node.destroy_publisher(driver.camera)
+        assert driver.configure(), process.output
+        assert driver.transition(Transition.TRANSITION_ACTIVATE)
+        driver.wait_until(
+            lambda: any(s.level == DiagnosticStatus.ERROR for s in heard), "the stall to be seen"
+        )
+        assert "nothing publishes on the image topic" in heard[-1].message
 
 
 def test_every_frame_is_accounted_for(tmp_path: Path) -> None:

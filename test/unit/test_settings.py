@@ -63,6 +63,8 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
     ("changes", "name"),
     [
         ({"device": "cuda:x"}, "device"),
+        ({"image_height": 240}, "image_height"),
+        ({"image_width": 100}, "image_width"),
         ({"require_signed_engines": True}, "engine_public_key"),
         ({"thermal_source": "replay"}, "thermal_replay_file"),
         ({"max_keypoints": 100, "thermal_reduced_keypoints": 100}, "thermal_reduced_keypoints"),
