@@ -118,7 +118,9 @@ class FrameWorker:
         self._log(
             LOST,
             f"{count} frames lost on the way from the camera: large images need the DDS settings "
-            "of config/fastdds_large_images.xml in the camera's process and in this one",
+            "of config/fastdds_large_images.xml in the camera's process and in this one; small "
+            "ones are lost where the computer is overloaded",
+            self._logger.warning,
         )
 
     def offer_reference(self, message: Any) -> None:
@@ -173,8 +175,12 @@ class FrameWorker:
         self._accounting.dropped(reason)
         self._log(reason, f"frame dropped ({reason}): {line}")
 
-    def _log(self, reason: str, line: str) -> None:
+    def _log(self, reason: str, line: str, say: Callable[[str], Any] | None = None) -> None:
         now = time.monotonic()
         if now - self._logged.get(reason, -ERROR_LOG_PERIOD) >= ERROR_LOG_PERIOD:
             self._logged[reason] = now
-            self._logger.error(line)
+            # One call site per severity: rclpy ties a line to the first severity it was used with.
+            if say is None:
+                self._logger.error(line)
+            else:
+                say(line)

@@ -123,6 +123,27 @@ def test_every_frame_is_accounted_for(tmp_path: Path) -> None:
         assert len(status.drop_reasons) == len(status.drop_counts)
 
 
+def test_frames_sent_while_inactive_are_no_loss(tmp_path: Path) -> None:
+    """Who does not listen loses nothing: the sender's numbers count from the first frame taken."""
+    with driven(tmp_path, parameters=FAKE) as (process, driver):
+        assert driver.configure(), process.output
+        assert driver.activate()
+        driver.publish_until_answered(2)
+        assert driver.deactivate()
+        frames = textured_frames()
+        for _ in range(100):
+            driver.camera.publish(image_message(next(frames), stamp=time.time_ns()))
+        assert driver.activate()
+        driver.publish_until_answered(5)
+        status = driver.wait_for_status(lambda s: s.frames_out >= 7, "seven answers")
+        # Once more after the time in which a gap might still be settling.
+        later = len(driver.statuses) + 10
+        driver.wait_until(lambda: len(driver.statuses) >= later, "a second of statuses")
+        status = driver.latest_status()
+        drops = dict(zip(status.drop_reasons, status.drop_counts, strict=True))
+        assert status.frames_in < 50, drops
+
+
 def run_autostart(target: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "autostart"), target, *options],
