@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,41 @@ def test_the_message_page_is_made_from_the_messages() -> None:
 def test_every_page_is_in_the_navigation() -> None:
     named = re.findall(r": (\w+\.md)$", text("mkdocs.yml"), re.MULTILINE)
     assert sorted(named) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
+def python_blocks(name: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", text(name), re.MULTILINE | re.DOTALL)
+
+
+def test_python_in_the_pages_compiles_and_its_imports_exist() -> None:
+    blocks = [
+        b for path in (ROOT / "docs").glob("*.md") for b in python_blocks(f"docs/{path.name}")
+    ]
+    assert len(blocks) >= 4
+    for block in blocks:
+        for node in ast.walk(ast.parse(block)):
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            module = str(node.module)
+            if module.startswith("gps_denied_inference") and ".ros" not in module:
+                source = ROOT / module.replace(".", "/")
+                file = source / "__init__.py" if source.is_dir() else source.with_suffix(".py")
+                words = set(re.findall(r"\w+", file.read_text(encoding="utf-8")))
+                inside = {path.stem for path in source.glob("*.py")}
+                assert {alias.name for alias in node.names} <= words | inside, module
+
+
+def test_the_registration_in_the_page_works() -> None:
+    check = (
+        "\nfrom gps_denied_inference.architectures import default_registry, zoo"
+        "\nassert zoo.resolve('mynet').descriptor_dim == 128"
+        "\nassert default_registry.get('mynet').factory == 'mine.net:load_module'"
+    )
+    block = python_blocks("docs/adding_a_model.md")[0]
+    result = subprocess.run(
+        [sys.executable, "-c", block + check], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
