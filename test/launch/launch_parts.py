@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import launch_testing.actions
@@ -28,6 +29,8 @@ class Launched:
         self.namespace = namespace
         self.full_name = f"{namespace}/inference_node"
         self.output = "(see launch's own output)"
+        # launch watches the process, and may start another one in its place
+        self.process = SimpleNamespace(poll=lambda: None)
 
 
 def drive(namespace: str = "") -> Driver:
@@ -35,13 +38,18 @@ def drive(namespace: str = "") -> Driver:
     return Driver(Launched(namespace))  # type: ignore[arg-type]
 
 
-def inference(parameters: Mapping[str, Any] | None = None, **arguments: str) -> GroupAction:
-    """Return the launch file under test with a parameter file and launch arguments."""
+def parameter_file(parameters: Mapping[str, Any] | None = None) -> Path:
+    """Write a parameter file for a quick node, with ``parameters`` over its own."""
     folder = Path(tempfile.mkdtemp(prefix="gdi_launch_test_"))
     file = folder / "parameters.yaml"
     merged = {**FAKE, "engine_cache_directory": str(folder / "engines"), **(parameters or {})}
     file.write_text(yaml.safe_dump({"/**": {"ros__parameters": merged}}), encoding="utf-8")
-    arguments.setdefault("params_file", str(file))
+    return file
+
+
+def inference(parameters: Mapping[str, Any] | None = None, **arguments: str) -> GroupAction:
+    """Return the launch file under test with a parameter file and launch arguments."""
+    arguments.setdefault("params_file", str(parameter_file(parameters)))
     source = PythonLaunchDescriptionSource(str(LAUNCH_FOLDER / "inference.launch.py"))
     return GroupAction([IncludeLaunchDescription(source, launch_arguments=list(arguments.items()))])
 

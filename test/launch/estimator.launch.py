@@ -1,0 +1,27 @@
+"""Stands for a visual-inertial estimator: one node that subscribes what estimators subscribe."""
+
+import sys
+
+from launch import LaunchDescription
+from launch_ros.actions import Node
+
+PROGRAM = """
+import signal, rclpy
+from rclpy.qos import qos_profile_sensor_data
+from rclpy.executors import ExternalShutdownException
+from sensor_msgs.msg import CameraInfo, Image, NavSatFix, PointCloud
+rclpy.init()
+node = rclpy.create_node("estimator")
+topics = {"cam0": Image, "info0": CameraInfo, "features": PointCloud, "gps": NavSatFix}
+for topic, kind in topics.items():
+    node.create_subscription(kind, topic, lambda message: None, qos_profile_sensor_data)
+try:
+    rclpy.spin(node)
+except (KeyboardInterrupt, ExternalShutdownException):
+    pass
+"""
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return the node."""
+    return LaunchDescription([Node(executable=sys.executable, arguments=["-c", PROGRAM])])
