@@ -38,7 +38,7 @@ ARGUMENTS = {
     "vio_image": ("image", "The estimator's name for the camera image."),
     "vio_camera_info": ("camera_info", "The estimator's name for the calibration."),
     "vio_features": ("feature_cloud", "The estimator's name for tracked features."),
-    "vio_fix": ("fix", "The estimator's name for absolute position fixes."),
+    "vio_fix": ("fix", "The estimator's name for position fixes; the node publishes none yet."),
 }
 
 
