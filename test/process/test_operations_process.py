@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from lifecycle_msgs.msg import Transition
 
 from node_process import (
     ACTIVE,
+    INACTIVE,
     ROOT,
     UNCONFIGURED,
     Driver,
@@ -142,6 +144,45 @@ def test_frames_sent_while_inactive_are_no_loss(tmp_path: Path) -> None:
         status = driver.latest_status()
         drops = dict(zip(status.drop_reasons, status.drop_counts, strict=True))
         assert status.frames_in < 50, drops
+
+
+def test_transitions_under_full_fire(tmp_path: Path) -> None:
+    """Frames keep coming while the node is taken up and down: it survives and loses no count."""
+    parameters = {**FAKE, "image_width": 160, "image_height": 128}
+    with driven(tmp_path, parameters=parameters) as (process, driver):
+        stop = threading.Event()
+
+        def fire() -> None:
+            frames = textured_frames()
+            while not stop.wait(0.005):
+                driver.camera.publish(image_message(next(frames), stamp=time.time_ns()))
+
+        camera = threading.Thread(target=fire)
+        camera.start()
+        try:
+            for _ in range(3):
+                assert driver.configure(), process.output
+                for _ in range(4):
+                    answered = len(driver.features)
+                    assert driver.transition(Transition.TRANSITION_ACTIVATE), process.output
+                    driver.wait_until(
+                        lambda count=answered: len(driver.features) > count, "an answer"
+                    )
+                    assert driver.deactivate(), process.output
+                status = driver.wait_for_status(
+                    lambda s: (
+                        s.state == INACTIVE and s.frames_in == s.frames_out + s.frames_dropped
+                    ),
+                    "the books to be closed",
+                )
+                assert status.frames_out > 0
+                assert driver.cleanup(), process.output
+        finally:
+            stop.set()
+            camera.join()
+        assert driver.shutdown()
+        assert process.wait_for_exit(5) == 0
+        assert "Traceback" not in process.output
 
 
 def run_autostart(target: str, *options: str) -> subprocess.CompletedProcess[str]:
