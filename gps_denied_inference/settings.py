@@ -156,6 +156,13 @@ class Settings:
     reference_file: str = _row(
         "", "Task 'match': image file to match against; empty = wait for topic reference/image."
     )
+    reference_angles: int = _row(
+        1,
+        "Task 'match': headings at which the reference is seen. XFeat takes about 30 degrees of "
+        "turn between frame and reference; 8 covers any heading.",
+        minimum=1,
+        maximum=36,
+    )
     cloud_layout: str = _row(
         "vins_mono",
         "Channels of ~/feature_cloud: those that VINS-Mono or VINS-Fusion reads.",
@@ -306,6 +313,10 @@ class Settings:
         if self.thermal_source == "replay" and not self.thermal_replay_file:
             raise InvalidParameterError(
                 "thermal_replay_file", "", "a recording while thermal_source is 'replay'"
+            )
+        if self.reference_angles > 1 and self.geometry == "none":
+            raise InvalidParameterError(
+                "reference_angles", self.reference_angles, "1 while geometry is 'none'"
             )
         if self.thermal_reduced_keypoints >= self.max_keypoints:
             raise InvalidParameterError(

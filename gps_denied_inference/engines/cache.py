@@ -118,6 +118,8 @@ def cache_key(model: Model, config: BuildConfig, recipe: EngineRecipe) -> str:
         "machine": dataclasses.astuple(recipe.machine),
         "flags": dict(recipe.builder_flags),
         "suffix": recipe.suffix,
+        # Another version may assemble another graph of the same weights.
+        "package_version": _package_version(),
     }
     text = json.dumps(content, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

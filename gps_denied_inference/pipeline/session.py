@@ -24,6 +24,7 @@ from gps_denied_inference.pipeline.extractor import Extractor
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.geometry import GeometricModel, verify
 from gps_denied_inference.pipeline.matcher import EngineMatcher, Matches, MutualNearestNeighbour
+from gps_denied_inference.pipeline.rotations import RotatedReference, RotationMatcher
 from gps_denied_inference.pipeline.tracker import Tracker, TrackUpdate
 from gps_denied_inference.runtimes import create_runtime
 from gps_denied_inference.runtimes.protocol import (
@@ -88,7 +89,8 @@ class InferenceSession:
         self._reduced: Extractor | None = None
         self._matcher: MutualNearestNeighbour | EngineMatcher | None = None
         self._tracker: Tracker | None = None
-        self._reference: Features | None = None
+        self._rotation_matcher: RotationMatcher | None = None
+        self._reference: RotatedReference | None = None
         self._reference_tag: Any = None
         self._use_reduced = False
 
@@ -188,13 +190,16 @@ class InferenceSession:
         return EngineMatcher(self._runtime, handle)
 
     def _read_reference(self, file: str) -> npt.NDArray[np.uint8]:
-        flag = cv2.IMREAD_GRAYSCALE if self.settings.color == "mono" else cv2.IMREAD_COLOR_RGB
+        mono = self.settings.color == "mono"
+        flag = cv2.IMREAD_GRAYSCALE if mono else cv2.IMREAD_COLOR
         image = cv2.imread(str(Path(file).expanduser()), flag)
         if image is None:
             raise ConfigurationError(
                 f"reference_file '{file}' cannot be read as an image: give an existing file of a "
                 "format that OpenCV reads"
             )
+        if not mono:
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         return np.asarray(image, dtype=np.uint8)
 
     @property
@@ -232,9 +237,15 @@ class InferenceSession:
         """Extract and keep the reference's features (task ``match``)."""
         if self._extractor is None:
             raise ConfigurationError("no engine is loaded: open the session first")
-        self._reference = self._extractor.extract(image)
-        self._reference_tag = tag
-        return self._reference
+        assert self._matcher is not None
+        settings = self.settings
+        reference = RotatedReference.extract(self._extractor, image, settings.reference_angles)
+        if settings.reference_angles > 1:
+            self._rotation_matcher = RotationMatcher(
+                self._matcher, settings.geometry, settings.geometry_threshold
+            )
+        self._reference, self._reference_tag = reference, tag
+        return reference.all
 
     def restart_tracks(self) -> None:
         """Forget the key frame: tracks do not outlive a pause."""
@@ -262,20 +273,29 @@ class InferenceSession:
         if self.settings.task == "track":
             return self._track(features, stamp_ns, tag, timings)
         if self.settings.task == "match" and self._reference is not None:
-            assert self._matcher is not None
-            matches = self._matcher.match(features, self._reference)
-            matched = time.perf_counter()
-            timings["match"] = matched - extracted
-            geometry = None
-            if self.settings.geometry != "none":
-                geometry = verify(
-                    matches, self.settings.geometry, threshold=self.settings.geometry_threshold
-                )
-                timings["verify"] = time.perf_counter() - matched
+            matches, geometry = self._match(features, self._reference, timings)
             return FrameResult(
-                features, matches, geometry, self._reference, self._reference_tag, timings
+                features, matches, geometry, self._reference.all, self._reference_tag, timings
             )
         return FrameResult(features, None, None, None, None, timings)
+
+    def _match(
+        self, features: Features, reference: RotatedReference, timings: dict[str, float]
+    ) -> tuple[Matches, GeometricModel | None]:
+        assert self._matcher is not None
+        settings, begin = self.settings, time.perf_counter()
+        geometry = None
+        if settings.reference_angles > 1:
+            assert self._rotation_matcher is not None
+            matches, geometry = self._rotation_matcher.match(features, reference)
+        else:
+            matches = self._matcher.match(features, reference.all)
+            if settings.geometry != "none":
+                matched = time.perf_counter()
+                geometry = verify(matches, settings.geometry, threshold=settings.geometry_threshold)
+                timings["verify"] = time.perf_counter() - matched
+        timings["match"] = time.perf_counter() - begin - timings.get("verify", 0.0)
+        return matches, geometry
 
     def _track(
         self, features: Features, stamp_ns: int, tag: Any, timings: dict[str, float]
@@ -299,6 +319,7 @@ class InferenceSession:
         handles, self._handles = self._handles, []
         runtime, self._runtime = self._runtime, None
         self._extractor = self._reduced = self._matcher = self._tracker = None
+        self._rotation_matcher = None
         self._reference = self._reference_tag = None
         self.selection = None
         if runtime is not None:

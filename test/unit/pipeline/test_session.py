@@ -98,6 +98,25 @@ def test_match_waits_for_its_reference_and_then_verifies(open_session):
     assert np.allclose(result.geometry.matrix, [[1, 0, 6], [0, 1, 0], [0, 0, 1]], atol=0.2)
 
 
+def test_a_reference_seen_at_several_angles_matches_at_any_heading(open_session):
+    quarter = np.ascontiguousarray(np.rot90(scene(0, (256, 256))))
+    upright = open_session(task="match", image_width=256)
+    upright.set_reference(scene(0, (256, 256)), "map")
+    turned = open_session(task="match", image_width=256, reference_angles=8)
+    turned.set_reference(scene(0, (256, 256)), "map")
+    missed = upright.process(quarter, 0, None).geometry
+    found = turned.process(quarter, 0, None).geometry
+    assert found is not None
+    assert found.inlier_count >= 30  # with which the matcher looks at no other angle
+    assert missed is None or missed.inlier_count < 20
+    # A pixel (x, y) of the turned frame is (255 - y, x) of the reference.
+    corners = np.array([[40, 40, 1], [215, 40, 1], [215, 215, 1], [40, 215, 1]], float)
+    mapped = corners @ found.matrix.T
+    expected = np.column_stack([255 - corners[:, 1], corners[:, 0]])
+    error = np.linalg.norm(mapped[:, :2] / mapped[:, 2:] - expected, axis=1)
+    assert error.max() < turned.settings.geometry_threshold
+
+
 def test_a_reduced_engine_is_used_while_fewer_keypoints_are_commanded(open_session):
     session = open_session(thermal_reduced_keypoints=50)
     assert session.process(scene(), 0, None).features.count > 50
