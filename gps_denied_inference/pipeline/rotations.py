@@ -9,6 +9,7 @@ last is tried first, so that a flight on one heading pays for one match per fram
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -83,7 +84,7 @@ class RotationMatcher:
         matcher: matches the query with one view.
         model, threshold: what decides that a view fits, see ``geometry.verify``; the last angle
             keeps its place as long as ``enough`` pairs agree.
-        enough: inliers with which no other angle is tried.
+        enough: inliers with which no other angle is tried, but the nearest to the turn found.
     """
 
     def __init__(
@@ -105,8 +106,9 @@ class RotationMatcher:
         """
         best: tuple[Matches, GeometricModel | None] = (Matches.none(), None)
         best_rank = (-1, -1)
-        order = sorted(range(len(reference.views)), key=lambda i: i != self._last)
-        for index in order:
+        waiting = sorted(range(len(reference.views)), key=lambda i: i != self._last)
+        while waiting:
+            index = waiting.pop(0)
             matches = self._matcher.match(query, reference.views[index])
             model = geo.verify(matches, self._model, self._threshold)
             inliers = 0 if model is None else model.inlier_count
@@ -117,9 +119,20 @@ class RotationMatcher:
                 best = (dataclasses.replace(matches, reference_indices=moved), model)
                 if inliers:
                     self._last = index
-            if inliers >= self._enough:
-                break
+            if model is not None and inliers >= self._enough:
+                # An angle next to the right one often fits too, only worse.
+                nearest = _nearest_view(model, len(reference.views), index)
+                waiting = [nearest] if nearest in waiting else []
         return best
+
+
+def _nearest_view(model: GeometricModel, views: int, index: int) -> int:
+    """Return the view whose angle is nearest to the turn that a homography says."""
+    if model.type != "homography":
+        return index
+    # The model takes the query back by the angle that the view was turned by.
+    turn = math.degrees(math.atan2(model.matrix[1, 0], model.matrix[0, 0]))
+    return round(turn / 360.0 * views) % views
 
 
 def _extract_turned(extractor: ExtractorLike, image: Image, angle: float) -> Features:
