@@ -92,8 +92,9 @@ def as_report(timings: Mapping[str, Timing]) -> dict[str, dict[str, float]]:
 
 def machine() -> dict[str, Any]:
     """Return what the figures depend on: processor, cores, load, versions."""
-    import onnxruntime
     import torch
+
+    from gps_denied_inference.runtimes.ort_session import library_version
 
     return {
         "processor": _processor(),
@@ -101,7 +102,7 @@ def machine() -> dict[str, Any]:
         "load_average_1min": os.getloadavg()[0],
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "onnxruntime": onnxruntime.__version__,
+        "onnxruntime": library_version(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
