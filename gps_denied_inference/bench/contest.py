@@ -6,6 +6,7 @@ otherwise spin on the cores that the next one needs.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
 import time
@@ -92,18 +93,19 @@ def as_report(timings: Mapping[str, Timing]) -> dict[str, dict[str, float]]:
 
 def machine() -> dict[str, Any]:
     """Return what the figures depend on: processor, cores, load, versions."""
-    import torch
 
+    from gps_denied_inference.runtimes.gpus import survey
     from gps_denied_inference.runtimes.ort_session import library_version
 
+    gpus = survey().gpus
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
         "load_average_1min": os.getloadavg()[0],
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": importlib.metadata.version("torch"),
         "onnxruntime": library_version(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": gpus[0].name if gpus else None,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from gps_denied_inference.runtimes.protocol import (
     Tensors,
     TensorSpec,
 )
+
+if TYPE_CHECKING:
+    from gps_denied_inference.thermal.state import ThermalState
 
 MAX_KEYPOINTS = 3840
 """TensorRT's TopK takes no more; the same bound for every runtime keeps them interchangeable."""
@@ -179,3 +182,10 @@ def check_inputs(specs: tuple[TensorSpec, ...], inputs: Tensors) -> list[npt.NDA
 
 def _whole(value: object, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def no_thermal_source() -> ThermalState:
+    """Return what a runtime says of the temperature while no source is attached: UNKNOWN."""
+    from gps_denied_inference.thermal.state import ThermalState
+
+    return ThermalState.unknown("no thermal source is attached")

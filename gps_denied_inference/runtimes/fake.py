@@ -34,6 +34,7 @@ from gps_denied_inference.runtimes.checks import (
     check_inputs,
     check_owner,
     engine_tensors,
+    no_thermal_source,
 )
 from gps_denied_inference.runtimes.protocol import (
     BuildConfig,
@@ -87,7 +88,7 @@ class FakeRuntime:
         self._cache = cache or EngineCache()
         self._gate = gate or EngineGate()
         self._policy = policy
-        self._thermal_source = thermal_source
+        self._thermal_source = thermal_source or no_thermal_source
         self._latency = latency
         self._build_time = build_time
         self._debug = per_frame_debug_log
@@ -182,11 +183,7 @@ class FakeRuntime:
 
     def thermal_state(self) -> ThermalState:
         """See ``InferenceRuntime.thermal_state``."""
-        if self._thermal_source is not None:
-            return self._thermal_source()
-        from gps_denied_inference.thermal.state import ThermalState
-
-        return ThermalState.unknown("no thermal source is attached")
+        return self._thermal_source()
 
     def current_runtime_label(self) -> str:
         """See ``InferenceRuntime.current_runtime_label``."""

@@ -31,6 +31,7 @@ from gps_denied_inference.runtimes.checks import (
     check_handle,
     check_inputs,
     check_owner,
+    no_thermal_source,
     parse_device,
 )
 from gps_denied_inference.runtimes.ort_session import (
@@ -113,7 +114,7 @@ class OrtRuntime:
         self._cache = cache or EngineCache()
         self._gate = gate or EngineGate()
         self._policy = policy
-        self._thermal_source = thermal_source
+        self._thermal_source = thermal_source or no_thermal_source
         self._provider = provider
         self._conv_search = conv_search
         self._spinning = spinning
@@ -247,11 +248,7 @@ class OrtRuntime:
 
     def thermal_state(self) -> ThermalState:
         """See ``InferenceRuntime.thermal_state``."""
-        if self._thermal_source is not None:
-            return self._thermal_source()
-        from gps_denied_inference.thermal.state import ThermalState
-
-        return ThermalState.unknown("no thermal source is attached")
+        return self._thermal_source()
 
     def current_runtime_label(self) -> str:
         """See ``InferenceRuntime.current_runtime_label``."""

@@ -47,6 +47,7 @@ from gps_denied_inference.runtimes.checks import (
     check_inputs,
     check_owner,
     engine_tensors,
+    no_thermal_source,
     parse_device,
 )
 from gps_denied_inference.runtimes.protocol import (
@@ -111,7 +112,7 @@ class _PytorchRuntime:
         self._cache = cache or EngineCache()
         self._gate = gate or EngineGate()
         self._policy = policy
-        self._thermal_source = thermal_source
+        self._thermal_source = thermal_source or no_thermal_source
         self._debug = per_frame_debug_log
 
     def running_machine(self, config: BuildConfig) -> RunningMachine:
@@ -238,11 +239,7 @@ class _PytorchRuntime:
 
     def thermal_state(self) -> ThermalState:
         """Return the newest thermal state, UNKNOWN where no source is attached."""
-        if self._thermal_source is not None:
-            return self._thermal_source()
-        from gps_denied_inference.thermal.state import ThermalState
-
-        return ThermalState.unknown("no thermal source is attached")
+        return self._thermal_source()
 
     def current_runtime_label(self) -> str:
         """Return the registry name of this runtime."""

@@ -47,6 +47,7 @@ from gps_denied_inference.runtimes.checks import (
     check_handle,
     check_inputs,
     check_owner,
+    no_thermal_source,
     parse_device,
 )
 from gps_denied_inference.runtimes.cuda_memory import Cuda, CudaError
@@ -113,7 +114,7 @@ class TensorrtRuntime:
         self._cache = cache or EngineCache()
         self._gate = gate or EngineGate()
         self._policy = policy
-        self._thermal_source = thermal_source
+        self._thermal_source = thermal_source or no_thermal_source
         self._debug = per_frame_debug_log
         self._gpus = gpus if gpus is not None else survey()
         self._cuda = cuda
@@ -283,11 +284,7 @@ class TensorrtRuntime:
 
     def thermal_state(self) -> ThermalState:
         """Return the newest thermal state, UNKNOWN where no source is attached."""
-        if self._thermal_source is not None:
-            return self._thermal_source()
-        from gps_denied_inference.thermal.state import ThermalState
-
-        return ThermalState.unknown("no thermal source is attached")
+        return self._thermal_source()
 
     def current_runtime_label(self) -> str:
         """Return the registry name of this runtime."""

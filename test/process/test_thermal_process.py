@@ -349,24 +349,6 @@ def latencies(driver: Driver, seconds: float) -> np.ndarray:
     return np.array(arrived)
 
 
-WINDOW = 2.5  # s
-
-
-def quietest(windows: list[np.ndarray]) -> float:
-    """Return the smallest p95 of the windows, in s.
-
-    Other programs on the machine only ever add time; a reader that holds frames up does so in
-    every window while it is blocked.
-    """
-    return min(float(np.percentile(window, 95)) for window in windows)
-
-
-def undisturbed(blocked: list[np.ndarray], free: list[np.ndarray]) -> bool:
-    """Say whether p95 moved by at most 10 % and as many frames were answered."""
-    answered = sum(map(len, blocked)) >= 0.9 * sum(map(len, free))
-    return answered and quietest(blocked) <= 1.1 * quietest(free)
-
-
 @pytest.mark.slow
 def test_a_reader_that_blocks_for_ten_seconds_costs_frames_nothing(tmp_path: Path) -> None:
     zone = Zone(tmp_path / "root")
@@ -378,23 +360,23 @@ def test_a_reader_that_blocks_for_ten_seconds_costs_frames_nothing(tmp_path: Pat
             driver.wait_until(lambda: len(driver.features) > 50, "features")
             free: list[np.ndarray] = []
             blocked: list[np.ndarray] = []
-            for _ in range(4):
-                free += [latencies(driver, WINDOW) for _ in range(2)]
+            # In turns, so that what else the machine does falls on both alike.
+            for _ in range(3):
+                free.append(latencies(driver, 5.0))
                 with zone.blocked():
-                    began = time.monotonic()
-                    blocked += [latencies(driver, WINDOW) for _ in range(4)]
-                    assert time.monotonic() - began >= 10.0
+                    blocked.append(latencies(driver, 10.0))
                     state: ThermalState = driver.thermal[-1]
                     assert state.level == ThermalState.LEVEL_UNKNOWN
                     assert "has not answered for" in state.reason
                     assert state.sample_age > 8.0
                 wait_for_level(driver, "NOMINAL")
-                free += [latencies(driver, WINDOW) for _ in range(2)]
-                if undisturbed(blocked, free):
-                    break
-            print(f"p95 of the quietest window: free {quietest(free):.4f} s, ", end="")
-            print(f"blocked {quietest(blocked):.4f} s, {len(free)} windows each")
-            assert undisturbed(blocked, free)
+                free.append(latencies(driver, 5.0))
+            all_free, all_blocked = np.concatenate(free), np.concatenate(blocked)
+            p95 = [float(np.percentile(values, 95)) for values in (all_free, all_blocked)]
+            print(f"p95 free {p95[0]:.4f} s ({len(all_free)}), ", end="")
+            print(f"blocked {p95[1]:.4f} s ({len(all_blocked)})")
+            assert len(all_blocked) >= 0.9 * len(all_free)
+            assert p95[1] <= 1.1 * p95[0]
         answers: list[FeatureArray] = driver.features
         stamps = [(a.header.stamp.sec, a.header.stamp.nanosec) for a in answers]
         assert stamps == sorted(set(stamps))

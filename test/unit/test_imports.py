@@ -161,3 +161,24 @@ except RuntimeUnavailableError as error:
     )
     assert result.returncode == 0, result.stderr
     assert "install" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("library", "module"),
+    [
+        ("onnxruntime", "runtimes/ort_session.py"),
+        ("pynvml", "thermal/nvml_source.py"),
+        ("jtop", "thermal/jtop_source.py"),
+    ],
+)
+def test_a_vendor_library_is_imported_in_one_module(library: str, module: str) -> None:
+    statements = (f"import {library}", f"from {library}")
+    users = [
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if any(
+            line.strip().startswith(statements)
+            for line in path.read_text(encoding="utf-8").splitlines()
+        )
+    ]
+    assert users == [module]
