@@ -1,7 +1,8 @@
 """Interleaved timing: every contestant takes its turn on every frame, so all meet the same machine.
 
 A pause before each turn lets the threads of the contestant before go to sleep; they would
-otherwise spin on the cores that the next one needs.
+otherwise spin on the cores that the next one needs. OpenMP's threads may spin for 0.2 s: with a
+pause of 10 ms on two cores, whoever came after PyTorch was measured at nearly twice its time.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def race(
     rounds: int,
     *,
     warmup: int = 3,
-    pause: float = 0.01,
+    pause: float = 0.25,
     progress: Progress | None = None,
 ) -> dict[str, Timing]:
     """Let each contestant take its turn on each frame, ``rounds`` times over.
