@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -43,6 +44,10 @@ _locks: list[FileLock] = []
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_DOMAIN_ID"] = ros_domain("collection")
 os.environ.setdefault("RCUTILS_COLORIZED_OUTPUT", "0")
+# A shell starts background jobs with SIGINT ignored, and every process that a test starts would
+# inherit that: Ctrl-C could not be tried on them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
