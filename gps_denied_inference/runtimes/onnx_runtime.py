@@ -302,11 +302,15 @@ def _precision(verified: VerifiedEngine, settings: SessionSettings) -> str:
         graph = onnx.load_model_from_string(verified.data).graph
     except Exception as error:
         raise EngineLoadError(f"{verified.artifact} is no ONNX graph: {error}") from error
-    half = any(item.data_type == onnx.TensorProto.FLOAT16 for item in graph.initializer)
+    kind = onnx.TensorProto.FLOAT16
+    # A network without weights shows it by what it casts to.
+    half = any(item.data_type == kind for item in graph.initializer) or any(
+        node.op_type == "Cast" and node.attribute[0].i == kind for node in graph.node
+    )
     found = "fp16" if half else "fp32"
     if found != settings.precision:
         raise ReadbackMismatchError(
-            f"{settings.precision} was asked for, but the weights in {verified.artifact} are "
+            f"{settings.precision} was asked for, but the network in {verified.artifact} is "
             f"{found}: compile it again"
         )
     return found

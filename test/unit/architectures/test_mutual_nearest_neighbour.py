@@ -78,3 +78,21 @@ def test_options_out_of_bounds_are_refused(options: dict[str, str]) -> None:
     model = zoo.resolve("mutual_nearest_neighbour")
     with pytest.raises(InvalidParameterError, match=next(iter(options))):
         specialised_graph(model, BuildConfig(options=options))
+
+
+def test_in_half_precision_only_the_cosines_are() -> None:
+    a = features(60, 1)
+    b = features(60, 2, like=a[1][:60], noise=0.08)
+    model = zoo.resolve("mutual_nearest_neighbour")
+    config = BuildConfig(max_keypoints=KEYPOINTS, precision="fp16", device="cuda:0")
+    graph = specialised_graph(model, config)
+    session = onnxruntime.InferenceSession(
+        graph.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    matches, scores = session.run(None, dict(zip(INPUTS, [*a, *b], strict=True)))
+    wanted = plain(a, b, 0.82, 1.0)
+    assert len(wanted) > 40
+    assert {i: int(j) for i, j in enumerate(matches) if j >= 0} == wanted
+    exact = (a[1] @ b[1].T)[list(wanted), list(wanted.values())]
+    np.testing.assert_allclose(scores[list(wanted)], exact, atol=1e-3)
+    assert not np.array_equal(scores[list(wanted)], exact)

@@ -236,7 +236,7 @@ def test_half_precision_weights_under_a_full_precision_label(
 ) -> None:
     half = tmp_path / "half.onnx"
     tiny_graph(model, CONFIG, half, weight=np.float16)
-    with pytest.raises(ReadbackMismatchError, match=r"fp32 was asked for.*are fp16"):
+    with pytest.raises(ReadbackMismatchError, match=r"fp32 was asked for.*is fp16"):
         reseal(runtime, model, half.read_bytes())
 
 
