@@ -286,6 +286,9 @@ def _create(data: bytes, settings: SessionSettings, entries: dict[str, str]) -> 
     options.add_session_config_entry(
         "session.intra_op.allow_spinning", "1" if settings.spinning else "0"
     )
+    # Between operators idle threads may spin, after the pass they must not: the next engine of the
+    # same frame, the matcher, needs their cores.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if settings.provider != "cpu":
         _preload()
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
