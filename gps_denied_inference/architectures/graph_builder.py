@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ class GraphBuilder:
         self._constants: list[onnx.TensorProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
+        self._grafted: set[str] = set()  # weights and constants of a network that are here
         self._count = 0
 
     def input(self, spec: TensorSpec) -> str:
@@ -93,19 +94,71 @@ class GraphBuilder:
                 f"graph '{graph.name}' takes {[v.name for v in graph.input]} and gives {present}; "
                 f"its architecture needs {len(inputs)} input(s) and {list(outputs)}"
             )
+        feeds = dict(zip((v.name for v in graph.input), inputs, strict=True))
         exact = _float32_values(graph) if half else set()
-        names = {"": ""}
-        for value, ours in zip(graph.input, inputs, strict=True):
-            cast = half and value.name not in exact
-            names[value.name] = self.cast(ours, np.float16) if cast else ours
-        for tensor in graph.initializer:
-            names[tensor.name] = f"net.{tensor.name}"
-            self._constants.append(_weight(tensor, half and tensor.name not in exact))
-        for node in graph.node:
-            self._graft_node(node, names, exact, half)
-        return {
-            name: self.cast(names[name], np.float32) if half else names[name] for name in outputs
+        cast = {
+            name: self.cast(value, np.float16) if half and name not in exact else value
+            for name, value in feeds.items()
         }
+        found = self._graft_between(network, cast, outputs, exact, half)
+        if not half:
+            return found
+        return {name: self.cast(value, np.float32) for name, value in found.items()}
+
+    def graft_part(
+        self, network: onnx.ModelProto, feeds: Mapping[str, str], outputs: Sequence[str]
+    ) -> dict[str, str]:
+        """Put the part of a network between some of its values into this graph, in float32.
+
+        Args:
+            network: graph whose inputs are floats. No node of it may be grafted twice.
+            feeds: values of the network (inputs, or values within it) and what takes their place.
+            outputs: values of the network that are wanted.
+
+        Returns:
+            For each wanted output the value that carries it.
+
+        Raises:
+            ModelMismatchError: the network has no such output, or needs an input that is not fed.
+        """
+        return self._graft_between(network, feeds, outputs, set(), half=False)
+
+    def _graft_between(
+        self,
+        network: onnx.ModelProto,
+        feeds: Mapping[str, str],
+        outputs: Sequence[str],
+        exact: set[str],
+        half: bool,
+    ) -> dict[str, str]:
+        graph = network.graph
+        needed = set(outputs) - set(feeds)
+        nodes = []
+        for node in reversed(graph.node):  # nodes come in topological order
+            if needed & set(node.output):
+                nodes.append(node)
+                needed |= set(node.input) - set(feeds)
+        names = {"": "", **feeds}
+        for tensor in graph.initializer:
+            if tensor.name not in needed:
+                continue
+            names[tensor.name] = f"net.{tensor.name}"
+            if tensor.name not in self._grafted:
+                self._grafted.add(tensor.name)
+                self._constants.append(_weight(tensor, half and tensor.name not in exact))
+        made = {name for node in nodes for name in node.output}
+        missing = needed - made - set(names)
+        if missing:
+            raise ModelMismatchError(
+                f"graph '{graph.name}' has no value {sorted(missing)}, which its architecture needs"
+            )
+        for node in reversed(nodes):
+            if node.op_type == "Constant" and node.output[0] in self._grafted:
+                names[node.output[0]] = f"net.{node.output[0]}"  # parts may share them
+                continue
+            self._grafted.update(node.output)
+            self._graft_node(node, names, exact, half)
+        return {name: names[name] for name in outputs}
 
     def _graft_node(
         self, node: onnx.NodeProto, names: dict[str, str], exact: set[str], half: bool

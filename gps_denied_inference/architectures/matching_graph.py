@@ -1,7 +1,8 @@
 """Matchers as static ONNX graphs, built without torch: LightGlue and mutual nearest neighbours.
 
-They do what ``architectures.lightglue`` and ``architectures.matching`` do; nothing in them has a
-shape that depends on data, and padding is masked by the counts.
+They do what ``architectures.lightglue`` and ``architectures.matching`` do. Nothing in them has a
+shape that depends on data, and padding is masked by the counts; only a LightGlue that prunes is
+dynamic within, between inputs and outputs of static shape.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import onnx
 from gps_denied_inference.architectures.graph_builder import GraphBuilder
 from gps_denied_inference.architectures.matching_options import (
     MASKED,
+    UNMATCHABLE,
     match_threshold,
     min_cosine,
+    pruning,
     ratio,
 )
 from gps_denied_inference.runtimes.protocol import BuildConfig, Model, TensorSpec
@@ -45,28 +48,106 @@ def assemble_lightglue(
     """
     keypoints = config.max_keypoints
     threshold = match_threshold(config)
+    layers = sum(value.name.startswith("state0_") for value in network.graph.output)
+    prunes = pruning(config, can=layers > 0)
     g = GraphBuilder(model.name)
     first, second = (_Set(g, i, keypoints, model.descriptor_dim) for i in (0, 1))
+    if prunes:
+        _pruned(g, network, layers, (first, second), keypoints, threshold)
+        return g.build()
     inputs = []
     for one in (first, second):
         inputs += [_centred(g, one), one.descriptors, one.mask]
     maps = g.graft(network, inputs, _NETWORK_OUTPUTS, half=config.precision == "fp16")
     similarity = maps["similarity"]
     column, row = (keypoints, 1), (1, keypoints)
-    rows = g.op("Softmax", g.op("Add", similarity, g.reshape(second.mask, row)), axis=1)
-    columns = g.op("Softmax", g.op("Add", similarity, g.reshape(first.mask, column)), axis=0)
-    score = g.op("Mul", rows, columns)
-    score = g.op("Mul", score, g.reshape(g.op("Sigmoid", maps["matchability0"]), column))
-    score = g.op("Mul", score, g.reshape(g.op("Sigmoid", maps["matchability1"]), row))
+    along_rows = g.op("Add", similarity, g.reshape(second.mask, row))
+    along_columns = g.op("Add", similarity, g.reshape(first.mask, column))
+    score = _probability(g, along_rows, along_columns, maps)
     kept, partner, best = _mutual_best(g, score, first, second, threshold)
     _finish(g, keypoints, kept, partner, best)
     return g.build()
 
 
+def _probability(g: GraphBuilder, along_rows: str, along_columns: str, maps: dict[str, str]) -> str:
+    """How probable each pair is, from their similarity (masked for each way) and matchability."""
+    rows, columns = g.op("Softmax", along_rows, axis=1), g.op("Softmax", along_columns, axis=0)
+    score = g.op("Mul", rows, columns)
+    prospect0 = g.reshape(g.op("Sigmoid", maps["matchability0"]), (-1, 1))
+    prospect1 = g.reshape(g.op("Sigmoid", maps["matchability1"]), (1, -1))
+    return g.op("Mul", g.op("Mul", score, prospect0), prospect1)
+
+
+def _pruned(
+    g: GraphBuilder,
+    network: onnx.ModelProto,
+    layers: int,
+    sets: tuple[_Set, _Set],
+    keypoints: int,
+    limit: float,
+) -> None:
+    """Cut the network between its layers and leave keypoints without prospects out there."""
+    zero, one, nothing = g.constant([0], np.int64), g.constant([1], np.int64), g.constant([0.0])
+    feeds: dict[str, str] = {}
+    rows = []
+    for k, each in enumerate(sets):
+        # One row is kept of an empty set, which has no softmax.
+        end = g.op("Max", g.cast(each.count, np.int64), one)
+
+        def head(value: str, end: str = end) -> str:
+            return g.op("Slice", value, zero, end, zero)
+
+        feeds[f"points{k}"] = head(_centred(g, each))
+        feeds[f"descriptors{k}"] = head(each.descriptors)
+        feeds[f"mask{k}"] = nothing
+        rows.append(head(g.constant(np.arange(keypoints), np.int64)))
+    angles = [f"{part}{k}" for k in (0, 1) for part in ("cosine", "sine")]
+    feeds |= g.graft_part(network, feeds, angles)
+    for layer in range(layers):
+        states, prospects = (
+            [f"{part}{k}_{layer}" for k in (0, 1)] for part in ("state", "prospect")
+        )
+        found = g.graft_part(network, feeds, states + prospects)
+        for k in (0, 1):
+            prospect = found[prospects[k]]
+            keep = g.op(
+                "Or",
+                g.op("Greater", prospect, g.constant(UNMATCHABLE)),
+                g.op("GreaterOrEqual", prospect, g.op("ReduceMax", prospect, zero, keepdims=1)),
+            )
+            for name in (f"cosine{k}", f"sine{k}"):
+                feeds[name] = g.op("Compress", feeds[name], keep, axis=0)
+            feeds[states[k]] = g.op("Compress", found[states[k]], keep, axis=0)
+            rows[k] = g.op("Compress", rows[k], keep, axis=0)
+    maps = g.graft_part(network, feeds, _NETWORK_OUTPUTS)
+    score = _probability(g, maps["similarity"], maps["similarity"], maps)
+    best = g.op("ReduceMax", score, one, keepdims=0)
+    choice = g.op("ArgMax", score, axis=1, keepdims=0)
+    back = g.op("Gather", g.op("ArgMax", score, axis=0, keepdims=0), choice, axis=0)
+    scalar = g.constant(0, np.int64)
+    length = g.op("Squeeze", g.op("Shape", rows[0]))
+    own = g.op("Range", scalar, length, g.constant(1, np.int64))
+    partner = g.cast(g.op("Gather", rows[1], choice, axis=0), np.int32)
+    exists = g.op(
+        "And",
+        g.op("Less", g.cast(rows[0], np.int32), sets[0].count),
+        g.op("Less", partner, sets[1].count),
+    )
+    kept = g.op("And", g.op("Equal", back, own), g.op("Greater", best, g.constant(limit)))
+    kept = g.op("And", kept, exists)
+    partner = g.op("Where", kept, partner, g.constant(-1, np.int32))
+    best = g.op("Where", kept, best, g.constant(0.0))
+    none, no_score = g.constant(np.full(keypoints, -1), np.int32), g.constant(np.zeros(keypoints))
+    matches = g.op("ScatterElements", none, rows[0], partner, axis=0)
+    scores = g.op("ScatterElements", no_score, rows[0], best, axis=0)
+    g.output(TensorSpec("matches0", (keypoints,), "int32"), matches)
+    g.output(TensorSpec("scores0", (keypoints,), "float32"), scores)
+
+
 def assemble_mutual_nearest_neighbour(
     network: onnx.ModelProto, model: Model, config: BuildConfig
 ) -> onnx.ModelProto:
-    """Build the nearest-neighbour matcher's graph for one K and its options; float32 always.
+    """Build the nearest-neighbour matcher's graph for one K, precision and its options.
 
     Raises:
         ModelMismatchError: ``network`` is the graph of another architecture.
@@ -77,7 +158,7 @@ def assemble_mutual_nearest_neighbour(
     g = GraphBuilder(model.name)
     first, second = (_Set(g, i, keypoints, model.descriptor_dim) for i in (0, 1))
     inputs = [first.descriptors, second.descriptors]
-    cosine = g.graft(network, inputs, ["similarity"], half=False)["similarity"]
+    cosine = g.graft(network, inputs, ["similarity"], config.precision == "fp16")["similarity"]
     cosine = g.op("Add", cosine, g.reshape(second.mask, (1, keypoints)))
     cosine = g.op("Add", cosine, g.reshape(first.mask, (keypoints, 1)))
     kept, partner, best = _mutual_best(g, cosine, first, second, min_cosine(config))

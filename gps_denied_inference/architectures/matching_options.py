@@ -2,11 +2,43 @@
 
 from __future__ import annotations
 
+import math
+
 from gps_denied_inference.errors import InvalidParameterError
 from gps_denied_inference.runtimes.protocol import BuildConfig
 
 MASKED = -10000.0
 """Added to the logits of padding: nothing after a softmax, and still a float16."""
+
+MATCHER_OPTIONS = ("match_threshold", "min_cosine", "ratio", "pruning")
+"""Names of the options read here."""
+
+UNMATCHABLE = math.log(0.05 / 0.95)
+"""Logit of a keypoint having a partner below which LighterGlue's authors leave it out."""
+
+
+def pruning(config: BuildConfig, *, can: bool) -> bool:
+    """``pruning``: leave keypoints out of LightGlue's later layers: ``auto``, ``on`` or ``off``.
+
+    ``auto`` (default) prunes on a CPU, where it more than halves the time, and not on a GPU, where
+    it takes the static shapes that CUDA graphs and TensorRT need; the authors' code also prunes up
+    to 1536 keypoints only on a CPU.
+
+    Args:
+        config: the engine's.
+        can: whether the network says which keypoints to leave out.
+
+    Raises:
+        InvalidParameterError: another value, or ``on`` where it cannot be.
+    """
+    text = config.options.get("pruning", "auto")
+    if text not in ("auto", "on", "off"):
+        raise InvalidParameterError("pruning", text, "'auto', 'on' or 'off'")
+    on_cpu = config.device == "cpu"
+    if text == "on" and not (can and on_cpu):
+        why = "on a GPU shapes are static" if can else "this network was not trained for it"
+        raise InvalidParameterError("pruning", text, f"'auto' or 'off': {why}")
+    return can and on_cpu and text != "off"
 
 
 def match_threshold(config: BuildConfig) -> float:

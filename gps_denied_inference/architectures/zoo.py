@@ -253,7 +253,7 @@ register_model(
             size=10820795,
         ),
         graph="lighterglue.onnx",
-        graph_sha256="87d09051d1c0c33f4882e1ec07e3372a72f9da173b730fa0f731b41056590e2c",
+        graph_sha256="536d392dbf2572d80e91b58e214cbdc070ccdd8375f37220ee0fd2fb8b4b7e46",
     )
 )
 register_model(

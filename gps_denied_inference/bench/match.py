@@ -6,7 +6,7 @@ import itertools
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ def bench_match(
     """Measure matching of each image with the next, and how far the match sets agree.
 
     End to end is what a frame costs once the reference's features are known: extract one image,
-    match it.
+    match it. Like meets like: LighterGlue that prunes (both sides' default on a CPU) the authors'
+    that prunes, the one that does not theirs that does not.
 
     Args:
         images: at least two, uint8 (H, W, C), all as ``config`` says.
@@ -53,6 +54,8 @@ def bench_match(
             model: stack.enter_context(open_engine(model, runtime, config, Path(name)))
             for model in ("xfeat", "lighterglue", "mutual_nearest_neighbour")
         }
+        whole = replace(config, options={**config.options, "pruning": "off"})
+        full = stack.enter_context(open_engine("lighterglue", runtime, whole, Path(name)))
         extractor = engines["xfeat"]
         reference = Reference(
             config.max_keypoints, config.detection_threshold, config.device, config.threads
@@ -72,7 +75,12 @@ def bench_match(
         turns: dict[str, Turn] = {
             "ours_end_to_end": lambda i: our_match(glue, i, fresh=True),
             "authors_end_to_end": lambda i: their_match(i, fresh=True, prune=True),
+            "ours_end_to_end_nearest": lambda i: our_match(nearest, i, fresh=True),
+            "authors_end_to_end_nearest": lambda i: reference.nearest(
+                theirs[i], reference.extract(images[i + 1])
+            ),
             "ours_lighterglue": lambda i: our_match(glue, i, fresh=False),
+            "ours_lighterglue_unpruned": lambda i: our_match(full, i, fresh=False),
             "authors_lighterglue": lambda i: their_match(i, fresh=False, prune=True),
             "authors_lighterglue_unpruned": lambda i: their_match(i, fresh=False, prune=False),
             "ours_nearest_neighbour": lambda i: our_match(nearest, i, fresh=False),
@@ -89,28 +97,34 @@ def bench_match(
             "latency_ms": as_report(timings),
             "times_faster_than_authors": {
                 "end_to_end": ratio(timings, "authors_end_to_end", "ours_end_to_end"),
+                "end_to_end_nearest": ratio(
+                    timings, "authors_end_to_end_nearest", "ours_end_to_end_nearest"
+                ),
                 "lighterglue": ratio(timings, "authors_lighterglue", "ours_lighterglue"),
                 "lighterglue_unpruned": ratio(
-                    timings, "authors_lighterglue_unpruned", "ours_lighterglue"
+                    timings, "authors_lighterglue_unpruned", "ours_lighterglue_unpruned"
                 ),
                 "nearest_neighbour": ratio(
                     timings, "authors_nearest_neighbour", "ours_nearest_neighbour"
                 ),
             },
-            "agreement": _agreement(glue, reference, theirs, config),
+            "agreement": _agreement({"pruned": glue, "unpruned": full}, reference, theirs, config),
         }
 
 
 def _agreement(
-    glue: Engine, reference: Reference, theirs: Sequence[dict[str, Any]], config: BuildConfig
+    engines: dict[str, Engine],
+    reference: Reference,
+    theirs: Sequence[dict[str, Any]],
+    config: BuildConfig,
 ) -> dict[str, float]:
-    """Compare match sets on the authors' features, unpruned and as their code prunes by default."""
+    """Compare match sets on the authors' features, like with like."""
     size = (config.width, config.height)
-    shares: dict[str, list[float]] = {"unpruned": [], "pruned": []}
+    shares: dict[str, list[float]] = {name: [] for name in engines}
     for first, second in itertools.pairwise(theirs):
         inputs = matcher_inputs(_padded(first, config), _padded(second, config), size)
-        found = pairs_of(glue(**inputs)["matches0"])
         for name, values in shares.items():
+            found = pairs_of(engines[name](**inputs)["matches0"])
             other = reference.match(first, second, size, prune=name == "pruned")
             pairs = {(int(i), int(j)) for i, j in other}
             values.append(len(found & pairs) / max(1, len(found | pairs)))

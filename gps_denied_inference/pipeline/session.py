@@ -142,9 +142,11 @@ class InferenceSession:
         if settings.task == "match" and settings.reference_file:
             self.set_reference(self._read_reference(settings.reference_file), "file")
 
-    def _build_config(self, max_keypoints: int) -> BuildConfig:
+    def _build_config(self, max_keypoints: int, matcher: bool) -> BuildConfig:
         settings = self.settings
         assert self.selection is not None
+        # What is the default is not said: 'gdi compile' makes the same engine.
+        whole = matcher and settings.matcher_pruning != "auto"
         return BuildConfig(
             height=settings.image_height,
             width=settings.image_width,
@@ -156,6 +158,7 @@ class InferenceSession:
             warmup_iterations=settings.warmup_iterations,
             threads=settings.threads,
             cuda_graph=settings.cuda_graph,
+            options={"pruning": settings.matcher_pruning} if whole else {},
         )
 
     def _load(self, max_keypoints: int, progress: Progress, matcher: bool = False) -> EngineHandle:
@@ -176,7 +179,8 @@ class InferenceSession:
                 f"'{'matcher' if matcher else 'model'}' needs a {expected}"
             )
         progress(0.0, f"preparing {model.name} for {self.selection.runtime}")
-        entry = self._runtime.compile_engine(model, self._build_config(max_keypoints), progress)
+        config = self._build_config(max_keypoints, matcher)
+        entry = self._runtime.compile_engine(model, config, progress)
         progress(0.9, f"loading {model.name}")
         handle = self._runtime.deserialize_engine(entry)
         self._handles.append(handle)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
+from gps_denied_inference.architectures.matching_options import MATCHER_OPTIONS
 from gps_denied_inference.engines.cache import POLICIES, EngineCache, EngineRecipe
 from gps_denied_inference.engines.gate import EngineGate, RunningMachine
 from gps_denied_inference.engines.graph import specialise
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _HINT = "python3 -m pip install tensorrt (or tensorrt-rtx) cuda-python; on Jetson use JetPack's"
-_OPTIONS = ("compute_capability", "optimization_level", "workspace_mib")
+_OPTIONS = ("compute_capability", "optimization_level", "workspace_mib", *MATCHER_OPTIONS)
 
 
 class TensorrtRuntime:
