@@ -9,33 +9,25 @@ give equal answers. It is no substitute for a network.
 from __future__ import annotations
 
 import json
-import logging
 import math
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gps_denied_inference.engines.cache import POLICIES, EngineCache, EngineRecipe
-from gps_denied_inference.engines.gate import EngineGate, RunningMachine
+from gps_denied_inference.engines.gate import RunningMachine
 from gps_denied_inference.engines.manifest import EngineManifest, engine_config
 from gps_denied_inference.errors import (
     EngineBuildError,
     EngineLoadError,
-    InvalidParameterError,
+    GpsDeniedInferenceError,
+    InferenceError,
 )
-from gps_denied_inference.runtimes.checks import (
-    check_config,
-    check_handle,
-    check_inputs,
-    check_owner,
-    engine_tensors,
-    no_thermal_source,
-)
+from gps_denied_inference.runtimes.checks import check_config, engine_tensors
+from gps_denied_inference.runtimes.engine_runtime import EngineRuntime, Specs
 from gps_denied_inference.runtimes.protocol import (
     BuildConfig,
     EngineCacheEntry,
@@ -43,55 +35,32 @@ from gps_denied_inference.runtimes.protocol import (
     Model,
     Progress,
     Readback,
-    Tensors,
-    TensorSpec,
 )
 
-if TYPE_CHECKING:
-    from gps_denied_inference.thermal.state import ThermalState
-
-_LOG = logging.getLogger(__name__)
 _VERSION = "1"
 _MATCH_COSINE = 0.8
 """Matches of the fake matcher are mutual nearest neighbours at least this much alike."""
 
 
-class FakeRuntime:
+class FakeRuntime(EngineRuntime):
     """Runtime ``"fake"``.
 
     Args:
-        cache, gate: where engines lie and who checks them; defaults as documented there.
-        policy: one of ``engines.cache.POLICIES``.
-        thermal_source: returns the newest thermal state.
         latency: s that every forward pass takes at least.
         build_time: s that every build takes at least.
-        per_frame_debug_log: log every forward pass's latency at DEBUG.
+        shared: ``cache``, ``gate`` and the others of :class:`EngineRuntime`.
 
     Attributes:
         failures: exceptions that the next calls of ``infer`` raise, first in, first out.
         live: number of handles given out and not released.
     """
 
-    def __init__(
-        self,
-        *,
-        cache: EngineCache | None = None,
-        gate: EngineGate | None = None,
-        policy: str = "build_if_needed",
-        thermal_source: Callable[[], ThermalState] | None = None,
-        latency: float = 0.0,
-        build_time: float = 0.0,
-        per_frame_debug_log: bool = False,
-    ) -> None:
-        if policy not in POLICIES:
-            raise InvalidParameterError("policy", policy, "one of " + ", ".join(POLICIES))
-        self._cache = cache or EngineCache()
-        self._gate = gate or EngineGate()
-        self._policy = policy
-        self._thermal_source = thermal_source or no_thermal_source
-        self._latency = latency
+    label = "fake"
+
+    def __init__(self, *, latency: float = 0.0, build_time: float = 0.0, **shared: Any) -> None:
+        super().__init__(**shared)
+        self.latency = latency
         self._build_time = build_time
-        self._debug = per_frame_debug_log
         self.failures: list[Exception] = []
         self.live = 0
 
@@ -106,9 +75,7 @@ class FakeRuntime:
         check_config(config)
         machine = self.running_machine(config)
 
-        def build(
-            path: Path, report: Progress
-        ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        def build(path: Path, report: Progress) -> Specs:
             specs = engine_tensors(model, config)
             if specs is None:
                 raise EngineBuildError(f"the fake runtime knows no '{model.kind}' networks")
@@ -119,16 +86,7 @@ class FakeRuntime:
             path.write_text(text, encoding="utf-8")
             return specs
 
-        recipe = EngineRecipe(
-            runtime_id=machine.runtime_id,
-            runtime_version=machine.runtime_version,
-            compute_capability=machine.compute_capability,
-            device_name=machine.device_name,
-            precision=machine.precision,
-            suffix=".json",
-            build=build,
-        )
-        return self._cache.obtain(model, config, recipe, progress, self._policy, self._gate)
+        return self._obtain(model, config, machine, ".json", build, progress)
 
     def deserialize_engine(self, entry: EngineCacheEntry) -> EngineHandle:
         """See ``InferenceRuntime.deserialize_engine``."""
@@ -142,56 +100,25 @@ class FakeRuntime:
         readback = Readback(
             "fake", _VERSION, "FakeProvider", machine.device_name, machine.precision
         )
-        engine = _FakeEngine(kind, verified.manifest, entry.config.detection_threshold)
+        engine = _FakeEngine(self, kind, verified.manifest, entry.config.detection_threshold)
         self.live += 1
         handle = EngineHandle(
             self, engine, engine.inputs, engine.outputs, readback, entry, load_time=0.0
         )
         for _ in range(entry.config.warmup_iterations):
-            engine.run([spec.zeros() for spec in engine.inputs])
+            engine.answer([spec.zeros() for spec in engine.inputs])
         handle.load_time = time.perf_counter() - started
         return handle
 
-    def infer(self, handle: EngineHandle, inputs: Tensors) -> dict[str, npt.NDArray[Any]]:
-        """See ``InferenceRuntime.infer``."""
-        engine = check_handle(handle, self)
-        arrays = check_inputs(handle.inputs, inputs)
-        with engine.lock:
-            check_handle(handle, self)
-            started = time.perf_counter()
-            if self.failures:
-                raise self.failures.pop(0)
-            outputs = engine.run(arrays)
-            rest = self._latency - (time.perf_counter() - started)
-            if rest > 0:
-                time.sleep(rest)
-        if self._debug:
-            _LOG.debug("fake inference took %.3f ms", (time.perf_counter() - started) * 1e3)
-        return {spec.name: array for spec, array in zip(handle.outputs, outputs, strict=True)}
-
-    def release_engine(self, handle: EngineHandle) -> None:
-        """See ``InferenceRuntime.release_engine``."""
-        check_owner(handle, self)
-        engine = handle._payload
-        if engine is None:
-            return
-        with engine.lock:
-            if not handle.released:
-                handle.released = True
-                handle._payload = None
-                self.live -= 1
-
-    def thermal_state(self) -> ThermalState:
-        """See ``InferenceRuntime.thermal_state``."""
-        return self._thermal_source()
-
-    def current_runtime_label(self) -> str:
-        """See ``InferenceRuntime.current_runtime_label``."""
-        return "fake"
+    def _explain(self, handle: EngineHandle, error: Exception) -> GpsDeniedInferenceError:
+        return InferenceError(f"{handle!r} failed: {error}")
 
 
 class _FakeEngine:
-    def __init__(self, kind: str, manifest: EngineManifest, threshold: float) -> None:
+    def __init__(
+        self, runtime: FakeRuntime, kind: str, manifest: EngineManifest, threshold: float
+    ) -> None:
+        self._runtime = runtime
         self.kind = kind
         self.inputs = manifest.inputs
         self.outputs = manifest.outputs
@@ -199,6 +126,20 @@ class _FakeEngine:
         self.lock = threading.Lock()
 
     def run(self, arrays: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Answer, fail or take its time, as the runtime was told to."""
+        started = time.perf_counter()
+        if self._runtime.failures:
+            raise self._runtime.failures.pop(0)
+        outputs = self.answer(arrays)
+        rest = self._runtime.latency - (time.perf_counter() - started)
+        if rest > 0:
+            time.sleep(rest)
+        return outputs
+
+    def close(self) -> None:
+        self._runtime.live -= 1
+
+    def answer(self, arrays: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         if self.kind == "extractor":
             return self._extract(arrays[0])
         return self._match(arrays)

@@ -6,34 +6,26 @@ the TensorRT provider it is an ONNX file that holds the provider's engine.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy.typing as npt
 import onnx
 
 from gps_denied_inference.engines import reasons
-from gps_denied_inference.engines.cache import POLICIES, EngineCache, EngineRecipe
-from gps_denied_inference.engines.gate import EngineGate, RunningMachine, VerifiedEngine
+from gps_denied_inference.engines.gate import RunningMachine, VerifiedEngine
 from gps_denied_inference.errors import (
     EngineLoadError,
     EngineRejectedError,
+    GpsDeniedInferenceError,
     InferenceError,
     InvalidParameterError,
     ModelNotFoundError,
     ReadbackMismatchError,
 )
-from gps_denied_inference.runtimes.checks import (
-    check_config,
-    check_handle,
-    check_inputs,
-    check_owner,
-    no_thermal_source,
-    parse_device,
-)
+from gps_denied_inference.runtimes.checks import check_config, parse_device
+from gps_denied_inference.runtimes.engine_runtime import EngineRuntime, Specs
 from gps_denied_inference.runtimes.ort_session import (
     PROVIDERS,
     OrtSession,
@@ -50,22 +42,14 @@ from gps_denied_inference.runtimes.protocol import (
     Model,
     Progress,
     Readback,
-    Tensors,
-    TensorSpec,
 )
 
-if TYPE_CHECKING:
-    from gps_denied_inference.thermal.state import ThermalState
-
-_LOG = logging.getLogger(__name__)
-_LABEL = "onnxruntime"
 _CONV_SEARCHES = ("exhaustive", "heuristic", "default")
 
-Specs = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 Specialise = Callable[[Model, BuildConfig, Path], Specs]
 
 
-class OrtRuntime:
+class OrtRuntime(EngineRuntime):
     """Runtime ``"onnxruntime"``.
 
     The provider follows from ``BuildConfig.device``: ``"cpu"`` or ``"cuda"``. The TensorRT
@@ -73,36 +57,30 @@ class OrtRuntime:
     ``BuildConfig.options``. FP16 needs a GPU: on the CPU the library would compute in FP32.
 
     Args:
-        cache, gate: where engines lie and who checks them; defaults as documented there.
-        policy: one of ``engines.cache.POLICIES``.
-        thermal_source: returns the newest thermal state.
         provider: ``"cpu"``, ``"cuda"`` or ``"tensorrt"``; None = by device.
         conv_search: see ``ort_session.SessionSettings``.
         spinning: see there.
         gpu_memory_limit: bytes, see there.
         specialise: makes the static graph; None = ``engines.graph.specialise``.
-        per_frame_debug_log: log every forward pass's latency at DEBUG.
+        shared: ``cache``, ``gate`` and the others of :class:`EngineRuntime`.
 
     Raises:
         InvalidParameterError: an option is refused.
     """
 
+    label = "onnxruntime"
+
     def __init__(
         self,
         *,
-        cache: EngineCache | None = None,
-        gate: EngineGate | None = None,
-        policy: str = "build_if_needed",
-        thermal_source: Callable[[], ThermalState] | None = None,
         provider: str | None = None,
         conv_search: str = "exhaustive",
         spinning: bool = True,
         gpu_memory_limit: int = 0,
         specialise: Specialise | None = None,
-        per_frame_debug_log: bool = False,
+        **shared: Any,
     ) -> None:
-        if policy not in POLICIES:
-            raise InvalidParameterError("policy", policy, "one of " + ", ".join(POLICIES))
+        super().__init__(**shared)
         if provider is not None and provider not in PROVIDERS:
             raise InvalidParameterError("provider", provider, "one of " + ", ".join(PROVIDERS))
         if conv_search not in _CONV_SEARCHES:
@@ -111,16 +89,11 @@ class OrtRuntime:
             )
         if gpu_memory_limit < 0:
             raise InvalidParameterError("gpu_memory_limit", gpu_memory_limit, "0 or more bytes")
-        self._cache = cache or EngineCache()
-        self._gate = gate or EngineGate()
-        self._policy = policy
-        self._thermal_source = thermal_source or no_thermal_source
         self._provider = provider
         self._conv_search = conv_search
         self._spinning = spinning
         self._gpu_memory_limit = gpu_memory_limit
         self._specialise = specialise
-        self._debug = per_frame_debug_log
 
     def running_machine(self, config: BuildConfig) -> RunningMachine:
         """Return what this runtime would run an engine on.
@@ -137,7 +110,7 @@ class OrtRuntime:
 
             gpu = survey().require(config.device, settings.device_index)
             capability, name = gpu.compute_capability, gpu.name
-        return RunningMachine(_LABEL, library_version(), capability, name, config.precision)
+        return RunningMachine(self.label, library_version(), capability, name, config.precision)
 
     def compile_engine(
         self, model: Model, config: BuildConfig, progress: Progress | None = None
@@ -167,17 +140,8 @@ class OrtRuntime:
             source.unlink()
             return specs
 
-        recipe = EngineRecipe(
-            runtime_id=machine.runtime_id,
-            runtime_version=machine.runtime_version,
-            compute_capability=machine.compute_capability,
-            device_name=machine.device_name,
-            precision=machine.precision,
-            suffix=".onnx",
-            build=build,
-            builder_flags={"provider": settings.provider},
-        )
-        return self._cache.obtain(model, config, recipe, progress, self._policy, self._gate)
+        flags = {"provider": settings.provider}
+        return self._obtain(model, config, machine, ".onnx", build, progress, flags)
 
     def deserialize_engine(self, entry: EngineCacheEntry) -> EngineHandle:
         """See ``InferenceRuntime.deserialize_engine``."""
@@ -208,10 +172,10 @@ class OrtRuntime:
         device = "cpu"
         if settings.provider != "cpu":
             device = f"cuda:{settings.device_index} {machine.device_name}"
-        readback = Readback(_LABEL, library_version(), session.provider, device, precision)
+        readback = Readback(self.label, library_version(), session.provider, device, precision)
         return EngineHandle(
             self,
-            _Loaded(session, settings),
+            session,
             manifest.inputs,
             manifest.outputs,
             readback,
@@ -219,40 +183,9 @@ class OrtRuntime:
             time.perf_counter() - started,
         )
 
-    def infer(self, handle: EngineHandle, inputs: Tensors) -> dict[str, npt.NDArray[Any]]:
-        """See ``InferenceRuntime.infer``."""
-        loaded = check_handle(handle, self)
-        arrays = check_inputs(handle.inputs, inputs)
-        with loaded.session.lock:
-            check_handle(handle, self)
-            started = time.perf_counter()
-            try:
-                outputs = loaded.session.run(arrays)
-            except Exception as error:
-                raise map_error(error, "run the engine", loaded.settings, InferenceError) from error
-        if self._debug:
-            _LOG.debug("%s took %.3f ms", handle, (time.perf_counter() - started) * 1e3)
-        return {spec.name: array for spec, array in zip(handle.outputs, outputs, strict=True)}
-
-    def release_engine(self, handle: EngineHandle) -> None:
-        """See ``InferenceRuntime.release_engine``."""
-        check_owner(handle, self)
-        loaded = handle._payload
-        if loaded is None:
-            return
-        with loaded.session.lock:
-            if not handle.released:
-                handle.released = True
-                handle._payload = None
-                loaded.session.close()
-
-    def thermal_state(self) -> ThermalState:
-        """See ``InferenceRuntime.thermal_state``."""
-        return self._thermal_source()
-
-    def current_runtime_label(self) -> str:
-        """See ``InferenceRuntime.current_runtime_label``."""
-        return _LABEL
+    def _explain(self, handle: EngineHandle, error: Exception) -> GpsDeniedInferenceError:
+        settings = self._settings(handle.entry.config)
+        return map_error(error, "run the engine", settings, InferenceError)
 
     def _specialised(self, model: Model, config: BuildConfig, path: Path) -> Specs:
         if self._specialise is not None:
@@ -286,12 +219,6 @@ class OrtRuntime:
             conv_search=self._conv_search,
             gpu_memory_limit=self._gpu_memory_limit,
         )
-
-
-class _Loaded:
-    def __init__(self, session: OrtSession, settings: SessionSettings) -> None:
-        self.session = session
-        self.settings = settings
 
 
 def _precision(verified: VerifiedEngine, settings: SessionSettings) -> str:

@@ -14,20 +14,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
-import logging
 import pickle
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
-
 from gps_denied_inference.architectures import load_module
-from gps_denied_inference.engines.cache import POLICIES, EngineCache, EngineRecipe
-from gps_denied_inference.engines.gate import EngineGate, RunningMachine, VerifiedEngine
+from gps_denied_inference.engines.gate import RunningMachine, VerifiedEngine
 from gps_denied_inference.errors import (
     DeviceOutOfMemoryError,
     EngineBuildError,
@@ -41,15 +37,8 @@ from gps_denied_inference.errors import (
     ReadbackMismatchError,
     RuntimeUnavailableError,
 )
-from gps_denied_inference.runtimes.checks import (
-    check_config,
-    check_handle,
-    check_inputs,
-    check_owner,
-    engine_tensors,
-    no_thermal_source,
-    parse_device,
-)
+from gps_denied_inference.runtimes.checks import check_config, engine_tensors, parse_device
+from gps_denied_inference.runtimes.engine_runtime import EngineRuntime, Specs
 from gps_denied_inference.runtimes.protocol import (
     BuildConfig,
     EngineCacheEntry,
@@ -57,17 +46,13 @@ from gps_denied_inference.runtimes.protocol import (
     Model,
     Progress,
     Readback,
-    Tensors,
-    TensorSpec,
 )
 
 if TYPE_CHECKING:
     import torch
 
     from gps_denied_inference.runtimes.pytorch_engine import TorchEngine
-    from gps_denied_inference.thermal.state import ThermalState
 
-_LOG = logging.getLogger(__name__)
 _HINT = "python3 -m pip install torch"
 _CUDA_HINT = (
     "install a CUDA build of PyTorch (https://pytorch.org/get-started) and the NVIDIA driver, or"
@@ -75,45 +60,27 @@ _CUDA_HINT = (
 )
 
 
-class _PytorchRuntime:
+class _PytorchRuntime(EngineRuntime):
     """What the two runtimes share.
 
     Args:
-        cache, gate: where engines lie and who checks them; defaults as documented there.
-        policy: one of ``engines.cache.POLICIES``.
-        thermal_source: returns the newest thermal state.
-        per_frame_debug_log: log every forward pass's latency at DEBUG.
+        shared: as :class:`EngineRuntime` takes them.
 
     Raises:
         RuntimeUnavailableError: torch cannot be imported.
     """
 
-    label: str
     precision: str
     device_kind: str
 
-    def __init__(
-        self,
-        *,
-        cache: EngineCache | None = None,
-        gate: EngineGate | None = None,
-        policy: str = "build_if_needed",
-        thermal_source: Callable[[], ThermalState] | None = None,
-        per_frame_debug_log: bool = False,
-    ) -> None:
-        if policy not in POLICIES:
-            raise InvalidParameterError("policy", policy, "one of " + ", ".join(POLICIES))
+    def __init__(self, **shared: Any) -> None:
+        super().__init__(**shared)
         try:
             self._torch = importlib.import_module("gps_denied_inference.runtimes.pytorch_engine")
         except (ImportError, OSError) as error:
             raise RuntimeUnavailableError(
                 f"runtime '{self.label}' needs PyTorch, which cannot be imported ({error})", _HINT
             ) from error
-        self._cache = cache or EngineCache()
-        self._gate = gate or EngineGate()
-        self._policy = policy
-        self._thermal_source = thermal_source or no_thermal_source
-        self._debug = per_frame_debug_log
 
     def running_machine(self, config: BuildConfig) -> RunningMachine:
         """Return what this runtime would run an engine on.
@@ -142,9 +109,7 @@ class _PytorchRuntime:
                 f" ({model.weights or 'no path is known'}): run 'gdi models fetch {model.name}'"
             )
 
-        def record(
-            destination: Path, report: Progress
-        ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        def record(destination: Path, report: Progress) -> Specs:
             specs = engine_tensors(model, config)
             if specs is None:
                 raise EngineBuildError(f"no engine is laid down for a '{model.kind}'")
@@ -159,16 +124,7 @@ class _PytorchRuntime:
             destination.write_bytes(weights)
             return specs
 
-        recipe = EngineRecipe(
-            runtime_id=machine.runtime_id,
-            runtime_version=machine.runtime_version,
-            compute_capability=machine.compute_capability,
-            device_name=machine.device_name,
-            precision=machine.precision,
-            suffix=".pt",
-            build=record,
-        )
-        return self._cache.obtain(model, config, recipe, progress, self._policy, self._gate)
+        return self._obtain(model, config, machine, ".pt", record, progress)
 
     def deserialize_engine(self, entry: EngineCacheEntry) -> EngineHandle:
         """Pass the gate, read the weights, move them to the device and warm up.
@@ -200,50 +156,6 @@ class _PytorchRuntime:
             entry,
             time.perf_counter() - started,
         )
-
-    def infer(self, handle: EngineHandle, inputs: Tensors) -> dict[str, npt.NDArray[Any]]:
-        """Run one forward pass; calls on one handle wait for one another.
-
-        Raises:
-            InvalidHandleError, InputMismatchError, InferenceError, DeviceOutOfMemoryError.
-        """
-        engine: TorchEngine = check_handle(handle, self)
-        arrays = check_inputs(handle.inputs, inputs)
-        with engine.lock:
-            check_handle(handle, self)  # it may have been released while this call waited
-            started = time.perf_counter()
-            with self._mapped_infer(handle):
-                results = engine.run(arrays)
-            elapsed = time.perf_counter() - started
-        if self._debug:
-            _LOG.debug("%s %s: %.3f ms", self.label, handle.entry.model.name, elapsed * 1e3)
-        return {spec.name: value for spec, value in zip(handle.outputs, results, strict=True)}
-
-    def release_engine(self, handle: EngineHandle) -> None:
-        """Free the module, its buffers and the allocator's unused blocks; twice is fine.
-
-        Raises:
-            InvalidHandleError: the handle is another runtime's.
-        """
-        check_owner(handle, self)
-        engine: TorchEngine | None = handle._payload
-        if engine is None:
-            return
-        with engine.lock:
-            if handle.released:
-                return
-            handle.released = True
-            handle._payload = None
-            engine.close()
-        self._torch.free_unused_memory()
-
-    def thermal_state(self) -> ThermalState:
-        """Return the newest thermal state, UNKNOWN where no source is attached."""
-        return self._thermal_source()
-
-    def current_runtime_label(self) -> str:
-        """Return the registry name of this runtime."""
-        return self.label
 
     def _check_asked(self, config: BuildConfig) -> int:
         """Refuse what this runtime does not have; return the device's index."""
@@ -322,19 +234,18 @@ class _PytorchRuntime:
                 raise _mismatch(entry) from error
             raise EngineLoadError(f"{what} could not be loaded: {error}") from error
 
-    @contextlib.contextmanager
-    def _mapped_infer(self, handle: EngineHandle) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            self._torch.free_after(error)
-            name = handle.entry.model.name
-            if self._torch.is_out_of_memory(error):
-                raise DeviceOutOfMemoryError(
-                    f"no memory left on {handle.readback.device} while running '{name}': release"
-                    " other engines or processes"
-                ) from error
-            raise InferenceError(f"the forward pass of '{name}' failed: {error}") from error
+    def _explain(self, handle: EngineHandle, error: Exception) -> GpsDeniedInferenceError:
+        self._torch.free_after(error)
+        name = handle.entry.model.name
+        if self._torch.is_out_of_memory(error):
+            return DeviceOutOfMemoryError(
+                f"no memory left on {handle.readback.device} while running '{name}': release"
+                " other engines or processes"
+            )
+        return InferenceError(f"the forward pass of '{name}' failed: {error}")
+
+    def _after_release(self) -> None:
+        self._torch.free_unused_memory()
 
 
 def _module(entry: EngineCacheEntry, weights: bytes) -> torch.nn.Module:

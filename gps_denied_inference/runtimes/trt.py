@@ -14,20 +14,16 @@ is what is loaded.
 from __future__ import annotations
 
 import contextlib
-import logging
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
-
-import numpy.typing as npt
+from typing import Any
 
 from gps_denied_inference.architectures.matching_options import MATCHER_OPTIONS
-from gps_denied_inference.engines.cache import POLICIES, EngineCache, EngineRecipe
-from gps_denied_inference.engines.gate import EngineGate, RunningMachine
+from gps_denied_inference.engines.gate import RunningMachine
 from gps_denied_inference.engines.graph import specialise
 from gps_denied_inference.errors import (
     DeviceOutOfMemoryError,
@@ -43,15 +39,9 @@ from gps_denied_inference.runtimes.availability import (
     TENSORRT_LIBRARIES,
     find_tensorrt,
 )
-from gps_denied_inference.runtimes.checks import (
-    check_config,
-    check_handle,
-    check_inputs,
-    check_owner,
-    no_thermal_source,
-    parse_device,
-)
+from gps_denied_inference.runtimes.checks import check_config, parse_device
 from gps_denied_inference.runtimes.cuda_memory import Cuda, CudaError
+from gps_denied_inference.runtimes.engine_runtime import EngineRuntime, Specs
 from gps_denied_inference.runtimes.gpus import Gpu, GpuSurvey, survey
 from gps_denied_inference.runtimes.protocol import (
     BuildConfig,
@@ -60,50 +50,38 @@ from gps_denied_inference.runtimes.protocol import (
     Model,
     Progress,
     Readback,
-    Tensors,
-    TensorSpec,
 )
 from gps_denied_inference.runtimes.trt_builder import BuildPlan, build_engine
 from gps_denied_inference.runtimes.trt_engine import CudaFactory, RefusedByLibrary, TrtEngine
 
-if TYPE_CHECKING:
-    from gps_denied_inference.thermal.state import ThermalState
-
-_LOG = logging.getLogger(__name__)
 _HINT = "python3 -m pip install tensorrt (or tensorrt-rtx) cuda-python; on Jetson use JetPack's"
 _OPTIONS = ("compute_capability", "optimization_level", "workspace_mib", *MATCHER_OPTIONS)
 
 
-class TensorrtRuntime:
+class TensorrtRuntime(EngineRuntime):
     """Runtime ``"tensorrt"``.
 
     Args:
-        cache, gate: where engines lie and who checks them; defaults as documented there.
-        policy: one of ``engines.cache.POLICIES``.
-        thermal_source: returns the newest thermal state.
-        per_frame_debug_log: log every forward pass's latency at DEBUG.
         library: ``"tensorrt"``, ``"tensorrt_rtx"``, or ``"auto"`` for the first that is there.
         module, gpus, cuda: replace the library, the GPUs and the CUDA calls in tests.
+        shared: ``cache``, ``gate`` and the others of :class:`EngineRuntime`.
 
     Raises:
         RuntimeUnavailableError: neither library can be imported.
     """
 
+    label = "tensorrt"
+
     def __init__(
         self,
         *,
-        cache: EngineCache | None = None,
-        gate: EngineGate | None = None,
-        policy: str = "build_if_needed",
-        thermal_source: Callable[[], ThermalState] | None = None,
-        per_frame_debug_log: bool = False,
         library: str = "auto",
         module: ModuleType | None = None,
         gpus: GpuSurvey | None = None,
         cuda: CudaFactory = Cuda,
+        **shared: Any,
     ) -> None:
-        if policy not in POLICIES:
-            raise InvalidParameterError("policy", policy, "one of " + ", ".join(POLICIES))
+        super().__init__(**shared)
         if library not in ("auto", *TENSORRT_LIBRARIES):
             bound = "'auto', " + " or ".join(repr(name) for name in TENSORRT_LIBRARIES)
             raise InvalidParameterError("library", library, bound)
@@ -112,11 +90,6 @@ class TensorrtRuntime:
             missing = " and ".join(TENSORRT_LIBRARIES) if library == "auto" else library
             raise RuntimeUnavailableError(f"cannot import {missing}", _HINT)
         self._library: Any = found
-        self._cache = cache or EngineCache()
-        self._gate = gate or EngineGate()
-        self._policy = policy
-        self._thermal_source = thermal_source or no_thermal_source
-        self._debug = per_frame_debug_log
         self._gpus = gpus if gpus is not None else survey()
         self._cuda = cuda
 
@@ -168,26 +141,15 @@ class TensorrtRuntime:
             timing_cache=None if self._is_rtx else self._timing_cache(machine),
         )
 
-        def build(
-            destination: Path, report: Progress
-        ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        def build(destination: Path, report: Progress) -> Specs:
             with tempfile.TemporaryDirectory(dir=destination.parent) as folder:
                 graph = Path(folder) / "graph.onnx"
                 specs = specialise(model, config, graph)
                 build_engine(self._library, graph.read_bytes(), destination, plan, report)
             return specs
 
-        recipe = EngineRecipe(
-            runtime_id=machine.runtime_id,
-            runtime_version=machine.runtime_version,
-            compute_capability=machine.compute_capability,
-            device_name=machine.device_name,
-            precision=machine.precision,
-            suffix=".engine",
-            build=build,
-            builder_flags={"strongly_typed": "true"},
-        )
-        return self._cache.obtain(model, config, recipe, progress, self._policy, self._gate)
+        flags = {"strongly_typed": "true"}
+        return self._obtain(model, config, machine, ".engine", build, progress, flags)
 
     def deserialize_engine(self, entry: EngineCacheEntry) -> EngineHandle:
         """Pass the gate, deserialise, take buffers, warm up and capture.
@@ -243,53 +205,13 @@ class TensorrtRuntime:
             time.perf_counter() - started,
         )
 
-    def infer(self, handle: EngineHandle, inputs: Tensors) -> dict[str, npt.NDArray[Any]]:
-        """Run one forward pass; calls on one handle wait for one another.
-
-        Raises:
-            InvalidHandleError, InputMismatchError, InferenceError, DeviceOutOfMemoryError.
-        """
-        engine: TrtEngine = check_handle(handle, self)
-        arrays = check_inputs(handle.inputs, inputs)
-        with engine.lock:
-            check_handle(handle, self)  # it may have been released while this call waited
-            started = time.perf_counter()
-            try:
-                results = engine.run(arrays)
-            except Exception as error:
-                name = handle.entry.model.name
-                if _is_out_of_memory(error):
-                    raise DeviceOutOfMemoryError(
-                        f"no memory left on {handle.readback.device} while running '{name}'"
-                    ) from error
-                raise InferenceError(f"the forward pass of '{name}' failed: {error}") from error
-            elapsed = time.perf_counter() - started
-        if self._debug:
-            _LOG.debug("tensorrt %s: %.3f ms", handle.entry.model.name, elapsed * 1e3)
-        return {spec.name: value for spec, value in zip(handle.outputs, results, strict=True)}
-
-    def release_engine(self, handle: EngineHandle) -> None:
-        """Free engine, context, buffers and stream; twice is fine.
-
-        Raises:
-            InvalidHandleError: the handle is another runtime's.
-        """
-        check_owner(handle, self)
-        engine: TrtEngine | None = handle._payload
-        if engine is None:
-            return
-        with engine.lock:
-            handle.released = True
-            handle._payload = None
-            engine.close()
-
-    def thermal_state(self) -> ThermalState:
-        """Return the newest thermal state, UNKNOWN where no source is attached."""
-        return self._thermal_source()
-
-    def current_runtime_label(self) -> str:
-        """Return the registry name of this runtime."""
-        return "tensorrt"
+    def _explain(self, handle: EngineHandle, error: Exception) -> GpsDeniedInferenceError:
+        name = handle.entry.model.name
+        if _is_out_of_memory(error):
+            return DeviceOutOfMemoryError(
+                f"no memory left on {handle.readback.device} while running '{name}'"
+            )
+        return InferenceError(f"the forward pass of '{name}' failed: {error}")
 
     def _gpu(self, config: BuildConfig) -> Gpu | None:
         """Return the GPU that is asked for, None where there is no GPU at all."""
