@@ -15,6 +15,15 @@ from typing import Any, cast
 
 from gps_denied_inference.errors import InvalidParameterError, UnknownNameError
 
+_TYPE_NAMES: dict[type, str] = {
+    bool: "bool",
+    int: "integer",
+    float: "double",
+    str: "string",
+    type(None): "unset",
+}
+"""ROS's names of the types that a parameter's value comes in."""
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -43,8 +52,7 @@ class Parameter:
     @property
     def type_name(self) -> str:
         """The ROS name of the type: "bool", "integer", "double" or "string"."""
-        names = {bool: "bool", int: "integer", float: "double", str: "string"}
-        return names[type(self.default)]
+        return _TYPE_NAMES[type(self.default)]
 
     @property
     def bound(self) -> str:
@@ -62,10 +70,14 @@ class Parameter:
         """Refuse a value of another type or outside the bounds.
 
         Raises:
-            InvalidParameterError: names the parameter, the value and the bound.
+            InvalidParameterError: names the parameter, the value and the bound; of a wrong type,
+                also the type expected and the type given.
         """
         if type(value) is not type(self.default):
-            raise InvalidParameterError(self.name, value, self.bound)
+            given = _TYPE_NAMES.get(type(value), type(value).__name__)
+            raise InvalidParameterError(
+                self.name, value, f"of type {self.type_name}, not {given}: {self.bound}"
+            )
         if isinstance(value, str):
             if self.choices and value not in self.choices:
                 raise InvalidParameterError(self.name, value, self.bound)

@@ -13,23 +13,24 @@ back what it had taken, says why in one line (log and ``~/status``) and may be r
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import rclpy
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
 from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Header
 
@@ -45,32 +46,10 @@ from gps_denied_inference.ros.parameters import NodeParameters
 from gps_denied_inference.ros.spinning import Turns
 from gps_denied_inference.ros.status import StatusPublisher
 from gps_denied_inference.ros.thermal_publisher import ThermalStatePublisher
+from gps_denied_inference.ros.transitions import FAILURE, SUCCESS, reported
 from gps_denied_inference.settings import Settings
 from gps_denied_inference.thermal.policy import ThermalAction
 from gps_denied_inference.thermal.state import ThermalState
-
-SUCCESS = TransitionCallbackReturn.SUCCESS
-FAILURE = TransitionCallbackReturn.FAILURE
-ERROR = TransitionCallbackReturn.ERROR
-
-
-def reported(
-    transition: Callable[[InferenceNode, LifecycleState], TransitionCallbackReturn],
-) -> Callable[[InferenceNode, LifecycleState], TransitionCallbackReturn]:
-    """Log the traceback of a defect in a transition and answer ERROR.
-
-    rclpy turns an exception into ERROR by itself, but says nothing of it.
-    """
-
-    @functools.wraps(transition)
-    def guarded(node: InferenceNode, state: LifecycleState) -> TransitionCallbackReturn:
-        try:
-            return transition(node, state)
-        except Exception:  # noqa: BLE001 - whatever it is, on_error gives everything back
-            node.get_logger().error(f"{transition.__name__} broke:\n{traceback.format_exc()}")
-            return ERROR
-
-    return guarded
 
 
 class InferenceNode(LifecycleNodeMixin, Node):
@@ -331,6 +310,13 @@ class InferenceNode(LifecycleNodeMixin, Node):
         if self._worker is not None:
             self._worker.frame_rate_limit = settings.frame_rate_limit
             self._worker.per_frame_debug_log = settings.per_frame_debug_log
+
+    def set_parameters_atomically(
+        self, parameter_list: list[RosParameter[Any]]
+    ) -> SetParametersResult:
+        """Set parameters, all or none; what ``ros2 param set`` comes to."""
+        refusal = self._settings_table.refuse_wrong_types(parameter_list)
+        return refusal or super().set_parameters_atomically(parameter_list)
 
     def _change_status(self, state: int, detail: str, progress: float = float("nan")) -> None:
         self._status.change(state, detail, progress)

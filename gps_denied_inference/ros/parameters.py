@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rcl_interfaces.msg import (
@@ -33,6 +33,15 @@ def descriptor(row: Parameter) -> ParameterDescriptor:
             span = FloatingPointRange(from_value=row.minimum, to_value=row.maximum, step=0.0)
             result.floating_point_range = [span]
     return result
+
+
+def _wrong_type(row: Parameter, value: object) -> InvalidParameterError | None:
+    if type(value) is not type(row.default):
+        try:
+            row.check(value)
+        except InvalidParameterError as error:
+            return error
+    return None
 
 
 class NodeParameters:
@@ -71,13 +80,29 @@ class NodeParameters:
             self._node.undeclare_parameter(row.name)
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
             override = self._node._parameter_overrides[row.name].value
-            refusal = InvalidParameterError(row.name, override, row.bound)
+            refusal = _wrong_type(row, override) or InvalidParameterError(
+                row.name, override, row.bound
+            )
             refusal.__cause__ = error
             self._refused[row.name] = refusal
         if row.name in self._refused:
             self._node.declare_parameter(
                 row.name, row.default, descriptor(row), ignore_override=True
             )
+
+    def refuse_wrong_types(
+        self, parameters: Sequence[RosParameter[Any]]
+    ) -> SetParametersResult | None:
+        """Return a refusal that names the first value of a wrong type; None when there is none.
+
+        rclpy checks the type before any callback may, and its refusal does not name the parameter.
+        """
+        for parameter in parameters:
+            row = self._rows.get(parameter.name)
+            refusal = _wrong_type(row, parameter.value) if row is not None else None
+            if refusal is not None:
+                return SetParametersResult(successful=False, reason=str(refusal))
+        return None
 
     def _check(self, parameters: list[RosParameter[Any]]) -> SetParametersResult:
         changes = {p.name: p.value for p in parameters if p.name in self._rows}

@@ -90,7 +90,9 @@ def test_configure_is_refused_and_can_be_retried(
     [
         ("max_keypoints", integer(0), ("max_keypoints", "0", "3840")),
         ("max_keypoints", integer(3841), ("max_keypoints", "3841", "3840")),
-        ("max_keypoints", text("many"), ("INTEGER", "STRING")),  # rclpy's own words
+        ("max_keypoints", text("many"), ("max_keypoints", "'many'", "integer", "string", "3840")),
+        ("frame_rate_limit", integer(5), ("frame_rate_limit", "5", "double", "integer")),
+        ("task", ParameterValue(), ("task", "string", "unset")),  # ros2 param delete
         ("task", text("dream"), ("task", "dream", "extract")),
         ("image_width", integer(-32), ("image_width", "-32")),
     ],
@@ -110,7 +112,7 @@ def test_a_bad_value_is_refused_when_it_is_set(
     ("parameters", "words"),
     [
         ({"max_keypoints": 0}, ("max_keypoints", "0")),
-        ({"max_keypoints": "many"}, ("max_keypoints",)),
+        ({"max_keypoints": "many"}, ("max_keypoints", "integer", "string")),
         ({"task": "dream"}, ("task", "dream")),
         ({"frame_rate_limit": "fast"}, ("frame_rate_limit",)),
     ],
