@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def ros_domain(layer: str) -> str:
     """Return a domain that nobody else on this machine tests in; a lock keeps it so.
 
-    Each layer (folder of ``test/``) has its own: a node that a test in this process has left to the
-    garbage collector still answers discovery, and would be taken for the process of another test.
+    Each layer (folder of ``test/``) has its own: a node that a failed test in this process left
+    behind answers discovery, and would be taken for the process of another test.
     Domains 1..101 keep DDS's ports below the ephemeral range of Linux.
     """
     for step in range(101):

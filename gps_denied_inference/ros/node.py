@@ -26,7 +26,7 @@ import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
@@ -43,7 +43,7 @@ from gps_denied_inference.ros.frame_worker import FrameWorker
 from gps_denied_inference.ros.inputs import FrameInputs
 from gps_denied_inference.ros.outputs import ResultPublishers
 from gps_denied_inference.ros.parameters import NodeParameters
-from gps_denied_inference.ros.spinning import Turns
+from gps_denied_inference.ros.spinning import NodeExecutor
 from gps_denied_inference.ros.status import StatusPublisher
 from gps_denied_inference.ros.thermal_publisher import ThermalStatePublisher
 from gps_denied_inference.ros.transitions import FAILURE, SUCCESS, reported
@@ -336,6 +336,9 @@ class InferenceNode(LifecycleNodeMixin, Node):
         """Give everything back, then the node itself."""
         self._release()
         Node.destroy_node(self)
+        # It holds the lifecycle services, and with them the node: rclpy leaves them to the garbage
+        # collector, and until then others see services that nobody answers.
+        self._state_machine.destroy_when_not_in_use()
 
     def end_transition(self, timeout: float) -> bool:
         """Wait until no transition runs; False if one still does after ``timeout`` seconds."""
@@ -363,14 +366,13 @@ def main(args: Sequence[str] | None = None) -> int:
     # rclpy's own handlers would end the context before the node could give anything back.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node = InferenceNode()
-    executor = MultiThreadedExecutor(num_threads=EXECUTOR_THREADS)
+    executor = NodeExecutor(EXECUTOR_THREADS)
     executor.add_node(node)
-    turns = Turns(executor)
     try:
         while rclpy.ok() and not stop.is_set() and not node.is_finalized:
-            turns.take(POLL_PERIOD)
+            executor.spin_once(POLL_PERIOD)
         if node.is_finalized:  # let the answer to the shutdown request out
-            turns.take(POLL_PERIOD)
+            executor.spin_once(POLL_PERIOD)
     except ExternalShutdownException:
         pass
     node.interrupted.set()

@@ -1,40 +1,88 @@
-"""The executor's turn, made safe against entities that a transition destroys meanwhile."""
+"""An executor that bears entities which a transition destroys, and ends without a loose end."""
 
 from __future__ import annotations
 
+from concurrent import futures
+from typing import Any
+
+from rclpy.context import Context
 from rclpy.exceptions import InvalidHandle
-from rclpy.executors import Executor
+from rclpy.executors import Executor, ShutdownException, TimeoutException
 
 ROW_LIMIT = 100
 """So many lost turns in a row are no race any more."""
 
 
-class Turns:
-    """Spins an executor turn by turn while transitions run in its other threads.
+class NodeExecutor(Executor):
+    """Runs callbacks in a pool of threads, like rclpy's MultiThreadedExecutor, but for two races.
 
     rclpy lists what to wait for, then takes hold of each entry. A publisher or subscription whose
     QoS events are on that list may be destroyed in between by a cleanup, and rclpy (jazzy, kilted)
-    then raises InvalidHandle, which would end the process. The entity is gone from the next list.
+    then raises InvalidHandle, which would end the process. The entity is gone from the next list,
+    so such a turn is lost and no more.
+
+    rclpy's ``shutdown`` does not wait for callbacks that still run, whatever its timeout, and
+    destroys the guard condition that each of them triggers: they fail, and the process ends with
+    "The following exception was never retrieved: cannot use Destroyable because destruction was
+    requested". Here they are waited for.
 
     Args:
-        executor: has the nodes added already.
+        num_threads: callbacks that run at a time.
+        context: of the nodes; None = the default one.
     """
 
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
+    def __init__(self, num_threads: int, *, context: Context | None = None) -> None:
+        super().__init__(context=context)
+        self._pool = futures.ThreadPoolExecutor(num_threads, thread_name_prefix="ros")
+        self._running: dict[futures.Future[Any], Any] = {}
         self._lost = 0
 
-    def take(self, timeout: float) -> None:
-        """Wait at most ``timeout`` s for one callback and start it.
+    def spin_once(self, timeout_sec: float | None = None) -> None:
+        """Wait at most ``timeout_sec`` s for one callback and start it.
 
         Raises:
+            ExternalShutdownException: the context was shut down.
             InvalidHandle: it came in ``ROW_LIMIT`` turns without a good one between.
+            Exception: what a callback raised, in a turn after it.
         """
         try:
-            self._executor.spin_once(timeout_sec=timeout)
+            self._turn(timeout_sec)
         except InvalidHandle:
             self._lost += 1
             if self._lost >= ROW_LIMIT:
                 raise
         else:
             self._lost = 0
+
+    def _turn(self, timeout_sec: float | None) -> None:
+        try:
+            task, _, _ = self.wait_for_ready_callbacks(timeout_sec)
+        except (TimeoutException, ShutdownException):
+            return
+        self._running[self._pool.submit(task)] = task
+        for future in [future for future in self._running if future.done()]:
+            finished = self._running.pop(future)
+            if finished.done():  # one that awaits something comes up again
+                finished.result()
+
+    def shutdown(self, timeout_sec: float | None = None) -> bool:
+        """Start no more callbacks, and wait for those that were started.
+
+        Args:
+            timeout_sec: s to wait; None = for ever.
+
+        Returns:
+            False if some still run after that time.
+
+        Raises:
+            Exception: what one of them raised.
+        """
+        _, late = futures.wait(self._running, timeout_sec)
+        self._pool.shutdown(wait=False)
+        ended = super().shutdown(timeout_sec)
+        for task in self._running.values():
+            error = task.exception() if task.done() else None
+            if error is not None and not isinstance(error, InvalidHandle):
+                raise error
+        self._running.clear()
+        return ended and not late

@@ -92,6 +92,24 @@ def test_whole_life_frees_everything(make_node):
     assert node.is_finalized
 
 
+def test_a_destroyed_node_is_gone_at_once(make_node, context):
+    """Not when the garbage collector comes: a caller would wait for answers that nobody gives."""
+    node = make_node()
+    watcher = rclpy.create_node("watcher", context=context)
+
+    def services() -> list[str]:
+        found = [name for name, _ in watcher.get_service_names_and_types()]
+        # rclpy leaves this one of every node behind, whatever is done.
+        found = [name for name in found if not name.endswith("/get_type_description")]
+        return [name for name in found if name.startswith("/inference_node/")]
+
+    wait_for(lambda: "/inference_node/change_state" in services(), "the services")
+    node.destroy_node()
+    wait_for(lambda: not services(), "the services to go")
+    assert "inference_node" not in watcher.get_node_names()
+    watcher.destroy_node()
+
+
 def test_activate_takes_at_most_10_ms(make_node):
     node = make_node()
     node.trigger_configure()

@@ -98,6 +98,7 @@ def test_signal_ends_cleanly(tmp_path: Path, state: str, number: signal.Signals)
         assert process.wait_for_exit(5) == 0, process.output
         assert time.monotonic() - start < 2.0
         assert "Traceback" not in process.output
+        assert "never retrieved" not in process.output  # what rclpy says of a callback left behind
 
 
 def start_configuring(driver: Driver) -> None:
@@ -143,6 +144,7 @@ def test_shutdown_from_every_state(tmp_path: Path, state: str) -> None:
         bring_to(driver, state)
         assert driver.shutdown()
         assert process.wait_for_exit(5) == 0, process.output
+        assert "never retrieved" not in process.output
 
 
 def test_invalid_transitions_are_survived(tmp_path: Path) -> None:
