@@ -52,6 +52,7 @@ def runtime_task(status: InferenceStatus) -> DiagnosticStatus:
         model=status.model,
         model_sha256=status.model_sha256,
         runtime=status.runtime,
+        runtime_version=status.runtime_version,
         provider=status.provider,
         device=status.device,
         precision=status.precision,

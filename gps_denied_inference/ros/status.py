@@ -66,6 +66,7 @@ class StatusPublisher:
         settings, model = session.settings, handle.entry.model
         message.task = settings.task
         message.runtime = readback.runtime
+        message.runtime_version = readback.version
         message.provider = readback.provider
         message.device = readback.device
         message.precision = readback.precision

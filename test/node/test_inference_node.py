@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import onnxruntime
 import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2: rclpy is not installed here")
@@ -137,6 +138,8 @@ def test_activate_takes_at_most_10_ms(make_node):
     ],
 )
 def test_configure_fails_with_one_line_and_can_be_retried(make_node, overrides, named):
+    if overrides.get("runtime") == "pytorch_fp32":
+        pytest.importorskip("torch", reason="torch is not installed")
     node = make_node(**overrides)
     assert node.trigger_configure() == FAILURE
     assert state_of(node) == State.PRIMARY_STATE_UNCONFIGURED
@@ -235,6 +238,7 @@ def test_status_says_what_really_runs(make_node):
     status = node._status.publish(node._session, node._accounting.snapshot())
     assert isinstance(status, InferenceStatus)
     assert status.runtime == "onnxruntime"
+    assert status.runtime_version == onnxruntime.__version__
     assert status.provider == "CPUExecutionProvider"
     assert (status.engine_width, status.engine_height) == (160, 128)
     assert len(status.model_sha256) == 64
