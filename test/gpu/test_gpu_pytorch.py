@@ -43,10 +43,17 @@ def make(folder: Path, graph: bool) -> tuple[Any, Any]:
 
 
 def hog(leave: int) -> Any:
-    """Take all of the GPU's memory but ``leave`` bytes, with one plain allocation."""
+    """Take all of the GPU's memory but ``leave`` bytes, with one plain allocation.
+
+    What PyTorch keeps for itself would serve the engine as well: there must be nothing of that.
+    """
     torch.cuda.empty_cache()
+    kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    assert kept <= leave, torch.cuda.memory_summary()
     free, _ = torch.cuda.mem_get_info()
-    return torch.empty(max(free - leave, 1), dtype=torch.uint8, device="cuda")
+    taken = torch.empty(max(free - leave, 1), dtype=torch.uint8, device="cuda")
+    assert torch.cuda.mem_get_info()[0] <= leave
+    return taken
 
 
 @pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
