@@ -4,7 +4,9 @@
 
 The node keeps no bond, so ``bond_timeout`` is 0: a node that dies is respawned by launch, and
 brought up again with the manager's ``manage_nodes`` service (or ``respawn`` + ``autostart`` of
-``inference.launch.py``, which needs no manager).
+``inference.launch.py``, which needs no manager). Nav2 gives a transition up after
+``service_timeout``, 5 s unless set, and building an engine takes longer; releases that do not have
+this parameter yet ignore it.
 """
 
 from pathlib import Path
@@ -40,7 +42,12 @@ def generate_launch_description() -> LaunchDescription:
                 name="lifecycle_manager_inference",
                 namespace=LaunchConfiguration("namespace"),
                 parameters=[
-                    {"autostart": True, "node_names": ["inference_node"], "bond_timeout": 0.0}
+                    {
+                        "autostart": True,
+                        "node_names": ["inference_node"],
+                        "bond_timeout": 0.0,
+                        "service_timeout": 1800.0,
+                    }
                 ],
                 output="screen",
             ),

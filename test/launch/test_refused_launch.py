@@ -19,6 +19,7 @@ from node_process import ACTIVE, UNCONFIGURED
 
 # Parameters of each case, and the word that the report has to have.
 CASES = {
+    "invalid_parameter": (lambda: {"max_keypoints": 0}, "'max_keypoints' = 0 is refused"),
     "unknown_model": (lambda: {"model": "no_such_model"}, "no_such_model"),
     "missing_gpu": (lambda: {"runtime": "onnxruntime", "device": "cuda:7"}, "cuda"),
     "missing_engine": (
@@ -36,6 +37,7 @@ def text(value):
 
 
 MENDED = {
+    "max_keypoints": ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=100),
     "model": text("xfeat"),
     "device": text("cpu"),
     "engine_policy": text("build_if_needed"),

@@ -104,3 +104,20 @@ def test_version_is_the_same_everywhere() -> None:
     assert package is not None
     assert setup is not None
     assert package[1] == setup[1]
+
+
+def test_every_scenario_has_its_tests_in_both_layers() -> None:
+    table = text("CONTRIBUTING.md").partition("## Scenarios of operation")[2].partition("## ")[0]
+    rows = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 13
+    for scenario, *cells in rows:
+        for layer, cell in zip(("launch", "process"), cells, strict=True):
+            names = re.findall(r"`(\w+)`", cell)
+            assert names, f"{scenario}: nothing in test/{layer}"
+            sources = {path.stem: path.read_text() for path in (ROOT / "test" / layer).glob("*.py")}
+            for name in names:
+                there = name in sources or any(
+                    re.search(rf"(def|class) {name}\b|\"{name}\": ", code)
+                    for code in sources.values()
+                )
+                assert there, f"{scenario}: {name} is not in test/{layer}"
