@@ -59,12 +59,13 @@ class Parameter:
         """What a value must be, in words."""
         if self.choices:
             return "one of " + ", ".join(repr(choice) for choice in self.choices)
+        kind = f"{'an' if self.type_name == 'integer' else 'a'} {self.type_name}"
         unit = f" {self.unit}" if self.unit else ""
         if self.minimum is not None and self.maximum is not None:
-            return f"a {self.type_name} in [{self.minimum:g}, {self.maximum:g}]{unit}"
+            return f"{kind} in [{self.minimum:g}, {self.maximum:g}]{unit}"
         if self.minimum is not None:
-            return f"a {self.type_name} >= {self.minimum:g}{unit}"
-        return f"a {self.type_name}"
+            return f"{kind} >= {self.minimum:g}{unit}"
+        return kind
 
     def check(self, value: object) -> None:
         """Refuse a value of another type or outside the bounds.

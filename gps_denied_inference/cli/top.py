@@ -120,8 +120,8 @@ def rows(
         lines.append(
             (
                 "runtime",
-                f"{status['runtime']}, {status['provider']}, {status['device']}, "
-                f"{status['precision']}",
+                f"{status['runtime']} {status['runtime_version']}, {status['provider']}, "
+                f"{status['device']}, {status['precision']}",
             )
         )
         lines.append(

@@ -14,6 +14,7 @@ NAN = float("nan")
 def status(**changes):
     fields = {
         "state": 3, "detail": "", "progress": NAN, "task": "extract", "runtime": "onnxruntime",
+        "runtime_version": "1.22.0",
         "provider": "CPUExecutionProvider", "device": "cpu", "precision": "fp32",
         "selection": "tensorrt: not installed", "model": "xfeat", "model_sha256": "ab" * 32,
         "engine_width": 640, "engine_height": 480, "max_keypoints": 1000, "frames_in": 20,
@@ -38,7 +39,7 @@ def thermal(**changes):
 def test_a_running_node() -> None:
     shown = dict(rows(status(), thermal(), 0.1))
     assert shown["state"] == "active"
-    assert shown["runtime"] == "onnxruntime, CPUExecutionProvider, cpu, fp32"
+    assert shown["runtime"] == "onnxruntime 1.22.0, CPUExecutionProvider, cpu, fp32"
     assert shown["frames"] == "20 in, 16 out, 3 dropped, 1 in work"
     assert shown["rate"] == "20.0 Hz"
     assert shown["end to end"] == "30.1 / 42.0 / 50.0 ms (p50 / p95 / p99)"
