@@ -28,14 +28,7 @@ def generate_launch_description() -> LaunchDescription:
         [
             DeclareLaunchArgument("namespace", default_value="", description="For both."),
             DeclareLaunchArgument("image_topic", default_value="image", description="Camera."),
-            IncludeLaunchDescription(
-                PythonLaunchDescriptionSource(str(share / "launch" / "inference.launch.py")),
-                launch_arguments={
-                    "autostart": "false",
-                    "namespace": LaunchConfiguration("namespace"),
-                    "image_topic": LaunchConfiguration("image_topic"),
-                }.items(),
-            ),
+            # Before the node: where the manager is not installed, nothing must have been started.
             Node(
                 package="nav2_lifecycle_manager",
                 executable="lifecycle_manager",
@@ -50,6 +43,14 @@ def generate_launch_description() -> LaunchDescription:
                     }
                 ],
                 output="screen",
+            ),
+            IncludeLaunchDescription(
+                PythonLaunchDescriptionSource(str(share / "launch" / "inference.launch.py")),
+                launch_arguments={
+                    "autostart": "false",
+                    "namespace": LaunchConfiguration("namespace"),
+                    "image_topic": LaunchConfiguration("image_topic"),
+                }.items(),
             ),
         ]
     )

@@ -8,7 +8,9 @@ pytest.importorskip("launch", reason="launch is not installed: it comes with a R
 pytest.importorskip("launch_ros", reason="launch_ros is not installed")
 
 from launch import LaunchContext
+from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import get_launch_description_from_python_launch_file
+from launch_ros.actions import Node
 
 from launch_parts import LAUNCH_FOLDER
 
@@ -47,6 +49,14 @@ def test_a_bad_argument_is_named_with_its_value(file: str, name: str, value: str
         visit(file, arguments)
     assert name in str(refusal.value)
     assert value in str(refusal.value)
+
+
+def test_without_nav2_nothing_is_started() -> None:
+    """launch leaves a process behind that it started just before it meets a missing package."""
+    file = str(LAUNCH_FOLDER / "nav2_lifecycle_manager.launch.py")
+    entities = get_launch_description_from_python_launch_file(file).entities
+    started = [e for e in entities if isinstance(e, (Node, IncludeLaunchDescription))]
+    assert [type(e) for e in started] == [Node, IncludeLaunchDescription]
 
 
 @pytest.mark.parametrize("autostart", ["true", "false"])
