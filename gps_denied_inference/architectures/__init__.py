@@ -207,3 +207,15 @@ register_architecture(
     graph=f"{_HERE}.matching_graph:assemble_mutual_nearest_neighbour",
     network=f"{_HERE}.matching:MUTUAL_NEAREST_NEIGHBOUR_EXPORT",
 )
+register_architecture(
+    "aliked",
+    f"{_HERE}.aliked:load_module",
+    graph=f"{_HERE}.aliked_graph:assemble",
+    network=f"{_HERE}.aliked:EXPORT",
+)
+register_architecture(
+    "aliked_lightglue",
+    f"{_HERE}.lightglue:load_aliked_lightglue",
+    graph=f"{_HERE}.matching_graph:assemble_lightglue",
+    network=f"{_HERE}.lightglue:ALIKED_LIGHTGLUE_EXPORT",
+)

