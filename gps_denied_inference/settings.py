@@ -172,6 +172,13 @@ class Settings:
     geometry_threshold: float = _row(
         3.0, "Residual up to which a match is an inlier.", unit="px", minimum=0.1, maximum=50.0
     )
+    max_followed_frames: int = _row(
+        8,
+        "Task 'track': frames in a row in which a track is followed in the image (optical flow) "
+        "without being detected; 0 = detections alone.",
+        minimum=0,
+        maximum=1000,
+    )
     reference_file: str = _row(
         "", "Task 'match': image file to match against; empty = wait for topic reference/image."
     )

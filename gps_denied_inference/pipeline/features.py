@@ -1,4 +1,8 @@
-"""What every stage of the pipeline hands on: the local features of one image."""
+"""What every stage of the pipeline hands on: the local features of one image.
+
+Where tracks are kept, a point that goes on is where its track is (see :mod:`flow`), and one that
+was not detected this time carries the score and descriptor of its last detection.
+"""
 
 from __future__ import annotations
 

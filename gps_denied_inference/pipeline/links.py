@@ -64,7 +64,8 @@ class Tracks:
     Attributes:
         ids: (T,) uint64.
         ages: (T,) uint32, frames since the track began.
-        missed: (T,) uint32, frames since it was last detected; 0 for the first N.
+        missed: (T,) uint32, frames since it was last in a frame's features; 0 for the first N.
+        followed: (T,) uint32, frames in a row in which it was followed without being detected.
         smoothed: (T, 2) px, filtered positions.
         descriptors: (T, D), as last detected.
     """
@@ -72,6 +73,7 @@ class Tracks:
     ids: npt.NDArray[np.uint64]
     ages: npt.NDArray[np.uint32]
     missed: npt.NDArray[np.uint32]
+    followed: npt.NDArray[np.uint32]
     smoothed: Points
     descriptors: FloatArray
 
@@ -85,7 +87,7 @@ class Tracks:
         """Begin one track at each feature."""
         zero = np.zeros(features.count, np.uint32)
         smoothed = features.keypoints.astype(np.float64)
-        return cls(ids, zero, zero, smoothed, features.descriptors)
+        return cls(ids, zero, zero, zero, smoothed, features.descriptors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,12 +99,38 @@ class Links:
         there: (L,) int32, into the earlier tracks.
         smoothed: (L, 2) px, filtered positions in this frame.
         predicted: (T, 2) px, where every earlier track must be now; None where nothing says so.
+        reach: (T,) px, how far from there a track may go on; None where ``predicted`` is.
+        flat: the motion field is that of one plane.
+        followed: (L,) uint32, see :class:`Tracks`.
     """
 
     here: npt.NDArray[np.int32]
     there: npt.NDArray[np.int32]
     smoothed: Points
     predicted: Points | None
+    reach: npt.NDArray[np.float64] | None
+    flat: bool
+    followed: npt.NDArray[np.uint32]
+
+    @classmethod
+    def of(
+        cls,
+        features: Features,
+        earlier: Tracks,
+        here: npt.NDArray[np.int32],
+        there: npt.NDArray[np.int32],
+        predicted: Points,
+        reach: npt.NDArray[np.float64],
+        flat: bool,
+        followed: npt.NDArray[np.uint32] | None = None,
+    ) -> Links:
+        """Join features and tracks, and filter their positions."""
+        # A running mean at first, then a slow filter.
+        gain = np.maximum(1.0 / (earlier.ages[there] + 2.0), SLOWEST_GAIN)
+        now = predicted[there] + gain[:, None] * (features.keypoints[here] - predicted[there])
+        if followed is None:
+            followed = np.zeros(len(here), np.uint32)
+        return cls(here, there, now, predicted, reach, flat, followed)
 
     def advance(self, features: Features, earlier: Tracks, ids: npt.NDArray[np.uint64]) -> Tracks:
         """Return the tracks after this frame.
@@ -114,7 +142,9 @@ class Links:
         ages[self.here] = earlier.ages[self.there] + 1
         smoothed = features.keypoints.astype(np.float64)
         smoothed[self.here] = self.smoothed
-        now = Tracks(ids, ages, np.zeros_like(ages), smoothed, features.descriptors)
+        followed = np.zeros_like(ages)
+        followed[self.here] = self.followed
+        now = Tracks(ids, ages, np.zeros_like(ages), followed, smoothed, features.descriptors)
         if self.predicted is None:
             return now
         coasts = (earlier.ages > 0) & (earlier.missed < MAX_MISSED)
@@ -125,6 +155,7 @@ class Links:
             np.concatenate([now.ids, earlier.ids[coasts]]),
             np.concatenate([now.ages, earlier.ages[coasts] + 1]),
             np.concatenate([now.missed, earlier.missed[coasts] + 1]),
+            np.concatenate([now.followed, earlier.followed[coasts]]),
             np.concatenate([now.smoothed, self.predicted[coasts]]),
             np.concatenate([now.descriptors, earlier.descriptors[coasts]]),
         )
@@ -155,6 +186,11 @@ class MotionField:
             return
         self._anchors = verified.reference_points.astype(np.float64)
         self._parallax = verified.query_points - geo.project(self._plane, self._anchors)
+
+    @property
+    def flat(self) -> bool:
+        """True where all of the scene is taken to lie on one plane."""
+        return self._anchors is None
 
     def predict(self, points: Points) -> tuple[Points, npt.NDArray[np.float64]]:
         """Return where points (N, 2) px of the earlier frame are now, and how far that is off.
@@ -189,7 +225,8 @@ def find_links(
         threshold: px, that they were verified with.
     """
     gate = GATE_SHARE * threshold * np.sqrt(1.0 + 1.0 / (earlier.ages + 1.0))
-    predicted, slack = MotionField(matches, model, threshold).predict(earlier.smoothed)
+    field = MotionField(matches, model, threshold)
+    predicted, slack = field.predict(earlier.smoothed)
     reach = np.where(earlier.missed > 0, COASTING_GATE, 1.0) * gate + slack
     proposed = matches.reference_indices
     offset = np.linalg.norm(matches.query_points - predicted[proposed], axis=1)
@@ -198,10 +235,7 @@ def find_links(
     more_here, more_there = _guided(features, earlier, predicted, reach, here, there)
     here = np.concatenate([here, more_here]).astype(np.int32)
     there = np.concatenate([there, more_there]).astype(np.int32)
-    # A running mean at first, then a slow filter.
-    gain = np.maximum(1.0 / (earlier.ages[there] + 2.0), SLOWEST_GAIN)
-    now = predicted[there] + gain[:, None] * (features.keypoints[here] - predicted[there])
-    return Links(here, there, now, predicted)
+    return Links.of(features, earlier, here, there, predicted, reach, field.flat)
 
 
 def _guided(
@@ -212,10 +246,33 @@ def _guided(
     here: npt.NDArray[np.int32],
     there: npt.NDArray[np.int32],
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Join what is free on both sides, lies within reach and is each other's most alike."""
     free_here, free_there = _others(here, features.count), _others(there, earlier.count)
-    a, b = _within_reach(predicted[free_there], reach[free_there], features.keypoints[free_here])
-    a, b = free_there[a], free_here[b]
+    there_too, here_too, _ = find_again(features, earlier, predicted, reach, free_there, free_here)
+    return here_too, there_too
+
+
+def find_again(
+    features: Features,
+    earlier: Tracks,
+    places: Points,
+    reach: npt.NDArray[np.float64],
+    tracks: npt.NDArray[np.intp],
+    free: npt.NDArray[np.intp],
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Join tracks and features that lie within reach and are each other's most alike.
+
+    Args:
+        places: (T, 2) px, where the earlier tracks are in this frame.
+        reach: (T,) px.
+        tracks: into the earlier tracks, those that may be joined.
+        free: into ``features``, likewise.
+
+    Returns:
+        Joined tracks and features, and all features that lie within reach of a track.
+    """
+    a, b = _within_reach(places[tracks], reach[tracks], features.keypoints[free])
+    a, b = tracks[a], free[b]
+    near = np.unique(b)
     cosine = np.einsum("ij,ij->i", earlier.descriptors[a], features.descriptors[b])
     order = np.argsort(-cosine, kind="stable")
     order = order[cosine[order] >= GUIDED_COSINE]
@@ -226,7 +283,7 @@ def _guided(
     best_a[np.unique(a, return_index=True)[1]] = True
     best_b[np.unique(b, return_index=True)[1]] = True
     mutual = best_a & best_b
-    return b[mutual], a[mutual]
+    return a[mutual], b[mutual], near
 
 
 def _within_reach(

@@ -22,6 +22,7 @@ from gps_denied_inference.engines.gate import EngineGate
 from gps_denied_inference.errors import ConfigurationError, FrameError
 from gps_denied_inference.pipeline.extractor import Extractor
 from gps_denied_inference.pipeline.features import Features
+from gps_denied_inference.pipeline.flow import View
 from gps_denied_inference.pipeline.geometry import GeometricModel, verify
 from gps_denied_inference.pipeline.matcher import EngineMatcher, Matches, MutualNearestNeighbour
 from gps_denied_inference.pipeline.rotations import RotatedReference, RotationMatcher
@@ -138,6 +139,7 @@ class InferenceSession:
                 matcher=matcher,
                 geometry=settings.geometry,
                 threshold=settings.geometry_threshold,
+                max_followed=settings.max_followed_frames,
             )
         if settings.task == "match" and settings.reference_file:
             self.set_reference(self._read_reference(settings.reference_file), "file")
@@ -275,7 +277,7 @@ class InferenceSession:
         extracted = time.perf_counter()
         timings = {"extract": extracted - begin, "infer": extractor.inference_time}
         if self.settings.task == "track":
-            return self._track(features, stamp_ns, tag, timings)
+            return self._track(features, self._view(image, extractor), stamp_ns, tag, timings)
         if self.settings.task == "match" and self._reference is not None:
             matches, geometry = self._match(features, self._reference, timings)
             return FrameResult(
@@ -301,12 +303,25 @@ class InferenceSession:
         timings["match"] = time.perf_counter() - begin - timings.get("verify", 0.0)
         return matches, geometry
 
+    def _view(self, image: npt.NDArray[np.uint8], extractor: Extractor) -> View | None:
+        settings = self.settings
+        if settings.max_followed_frames == 0:
+            return None
+        reduced = extractor is self._reduced
+        room = settings.thermal_reduced_keypoints if reduced else settings.max_keypoints
+        return View.of(image, extractor.width, extractor.height, room)
+
     def _track(
-        self, features: Features, stamp_ns: int, tag: Any, timings: dict[str, float]
+        self,
+        features: Features,
+        view: View | None,
+        stamp_ns: int,
+        tag: Any,
+        timings: dict[str, float],
     ) -> FrameResult:
         assert self._tracker is not None
         begin = time.perf_counter()
-        update = self._tracker.update(features, stamp_ns, tag)
+        update = self._tracker.update(features, stamp_ns, tag, view)
         timings["track"] = time.perf_counter() - begin
         return FrameResult(
             update.features,

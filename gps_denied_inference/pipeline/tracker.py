@@ -1,9 +1,10 @@
 """Frame-to-frame tracks with ids that an estimator can trust.
 
 Each frame is matched to the one before, the matches are verified by geometry, and features that
-pass continue tracks (:mod:`links`). A track whose point is not detected for a few frames keeps its
-id if the point turns up again where it must be; estimators that need an unbroken row of frames get
-one from :mod:`feature_cloud`. A frame in which nothing could be tracked carries only fresh ids, and
+pass continue tracks (:mod:`links`). With the images at hand, tracks are followed in them as well
+(:mod:`flow`). A track whose point is found in neither way for a few frames keeps its id if the
+point turns up again where it must be; estimators that need an unbroken row of frames get one from
+:mod:`feature_cloud`. A frame in which nothing could be tracked carries only fresh ids, and
 tracks go on from the last good frame if the next one shows the same scene within ``max_gap``.
 """
 
@@ -23,6 +24,7 @@ import numpy.typing as npt
 from gps_denied_inference.errors import InvalidParameterError, UnknownNameError
 from gps_denied_inference.pipeline import geometry as geo
 from gps_denied_inference.pipeline.features import Features
+from gps_denied_inference.pipeline.flow import View, extend
 from gps_denied_inference.pipeline.geometry import GeometricModel
 from gps_denied_inference.pipeline.links import Links, Tracks, find_links
 from gps_denied_inference.pipeline.matcher import Matches
@@ -73,6 +75,7 @@ class TrackUpdate:
         keyframe_features, keyframe_tag: what ``matches_to_keyframe`` points into, and the tag
             given with that frame; None where ``matches_to_keyframe`` is.
         continued: number of features that continue a track.
+        followed: number of those that were not detected but followed in the image.
         coasting: number of tracks that wait to be detected again.
         cut: number of tracks that ended with this frame.
         counters: frames per event, and ``keyframes``, ``tracks_started``, ``tracks_cut`` and
@@ -87,6 +90,7 @@ class TrackUpdate:
     keyframe_features: Features | None
     keyframe_tag: Any
     continued: int
+    followed: int
     coasting: int
     cut: int
     counters: Mapping[str, int]
@@ -94,9 +98,14 @@ class TrackUpdate:
 
 @dataclass(frozen=True, eq=False)
 class _Frame:
-    """A frame that later ones may be matched to, and the tracks alive after it."""
+    """A frame that later ones may be matched to, and the tracks alive after it.
+
+    ``detected`` are its features as they came, without points that were followed.
+    """
 
     features: Features
+    detected: Features
+    view: View | None
     stamp_ns: int
     tag: Any
     tracks: Tracks
@@ -116,6 +125,8 @@ class Tracker:
             scene with depth) or ``"none"``: no check, and ids jump where the matcher errs.
         threshold: px of the received image, greatest residual of a match; links are gated by a
             share of it, see :mod:`links`.
+        max_followed: frames in a row in which a track may be followed by flow without a detection
+            (:mod:`flow`), where frames come with their views; 0 = detections alone.
         max_gap: s, tracks do not outlive a longer time without a good frame.
         keyframe_share: a new key frame is due when a smaller share of its features goes on.
         keyframe_motion: a new key frame is due when the median pair has moved this share of the
@@ -132,6 +143,7 @@ class Tracker:
         geometry: str = "homography",
         threshold: float = 3.0,
         *,
+        max_followed: int = 0,
         max_gap: float = 1.0,
         keyframe_share: float = 0.3,
         keyframe_motion: float = 0.15,
@@ -139,16 +151,20 @@ class Tracker:
     ) -> None:
         if geometry not in MODELS:
             raise UnknownNameError("geometric model", geometry, MODELS)
+        if max_followed < 0:
+            raise InvalidParameterError("max_followed", max_followed, ">= 0")
         for name, value in (("threshold", threshold), ("max_gap", max_gap)):
             if not value > 0.0:
                 raise InvalidParameterError(name, value, "> 0")
         self._matcher = matcher
         self._model = geometry
         self._threshold = threshold
+        self._max_followed = max_followed
         self._max_gap_ns = round(max_gap * 1e9)
         self._keyframe_share = keyframe_share
         self._keyframe_motion = keyframe_motion
         self._ids = ids
+        self._view: View | None = None
         self._counters: Counter[str] = Counter()
         self._alive = 0
         self.reset()
@@ -160,18 +176,22 @@ class Tracker:
         self._anchor: _Frame | None = None
         self._keyframe: _Frame | None = None
 
-    def update(self, features: Features, stamp_ns: int, tag: Any = None) -> TrackUpdate:
+    def update(
+        self, features: Features, stamp_ns: int, tag: Any = None, view: View | None = None
+    ) -> TrackUpdate:
         """Take the next frame.
 
         Args:
-            features: without track ids.
+            features: as detected, without track ids.
             stamp_ns: the frame's time, ns.
             tag: kept with the frame, returned as ``keyframe_tag`` once it is the key frame.
+            view: the image, for following points in it; None = detections alone.
         """
+        self._view = view if self._max_followed and self._model != "none" else None
         newest, anchor = self._newest, self._anchor
         if newest is not None:
             # A camera that sends a frame twice, or freezes: its time may stand still or go on.
-            if stamp_ns >= newest.stamp_ns and _same(features, newest.features):
+            if stamp_ns >= newest.stamp_ns and _same(features, newest.detected):
                 return self._report(newest, "repeated", continued=features.count)
             if stamp_ns <= newest.stamp_ns:
                 self.reset()
@@ -221,12 +241,19 @@ class Tracker:
     def _continue(
         self, features: Features, stamp_ns: int, tag: Any, earlier: _Frame, link: Links
     ) -> TrackUpdate:
+        detected = features
+        if earlier.view is not None and self._view is not None:
+            features, link = extend(
+                features, link, earlier.tracks, earlier.features, earlier.view, self._view,
+                self._threshold, self._max_followed,
+            )  # fmt: skip
         fresh = np.ones(features.count, np.bool_)
         fresh[link.here] = False
         ids = np.zeros(features.count, np.uint64)
         ids[link.here] = earlier.tracks.ids[link.there]
         ids[fresh] = self._take(int(np.count_nonzero(fresh)))
-        frame = _frame(features, stamp_ns, tag, link.advance(features, earlier.tracks, ids))
+        tracks = link.advance(features, earlier.tracks, ids)
+        frame = self._frame(features, detected, stamp_ns, tag, tracks)
         keyframe = self._keyframe
         assert keyframe is not None
         matches = _pairs_by_id(frame, keyframe)
@@ -268,6 +295,7 @@ class Tracker:
             keyframe_features=None if keyframe is None else keyframe.features,
             keyframe_tag=None if keyframe is None else keyframe.tag,
             continued=continued,
+            followed=int(np.count_nonzero(frame.tracks.followed[: frame.features.count])),
             coasting=frame.tracks.count - frame.features.count,
             cut=cut,
             counters=dict(self._counters),
@@ -286,7 +314,15 @@ class Tracker:
 
     def _with_fresh_ids(self, features: Features, stamp_ns: int, tag: Any) -> _Frame:
         tracks = Tracks.fresh(features, self._take(features.count))
-        return _frame(features, stamp_ns, tag, tracks)
+        return self._frame(features, features, stamp_ns, tag, tracks)
+
+    def _frame(
+        self, features: Features, detected: Features, stamp_ns: int, tag: Any, tracks: Tracks
+    ) -> _Frame:
+        """Give features the ids and ages of their tracks."""
+        ids, ages = tracks.ids[: features.count], tracks.ages[: features.count]
+        features = dataclasses.replace(features, track_ids=ids, track_ages=ages)
+        return _Frame(features, detected, self._view, stamp_ns, tag, tracks)
 
     def _verify(self, matches: Matches) -> GeometricModel | None:
         if self._model == "none":
@@ -299,7 +335,9 @@ class Tracker:
         here, there = matches.query_indices, matches.reference_indices
         if self._model == "none":
             smoothed = matches.query_points.astype(np.float64)
-            return Links(here, there, smoothed, None) if matches.count else None
+            followed = np.zeros(matches.count, np.uint32)
+            links = Links(here, there, smoothed, None, None, False, followed)
+            return links if matches.count else None
         model = self._verify(matches)
         if model is None:
             self._counters["links_rejected"] += matches.count
@@ -327,14 +365,6 @@ def _same(a: Features, b: Features) -> bool:
     if a.count < MIN_FEATURES:
         return False
     return np.array_equal(a.keypoints, b.keypoints) and np.array_equal(a.descriptors, b.descriptors)
-
-
-def _frame(features: Features, stamp_ns: int, tag: Any, tracks: Tracks) -> _Frame:
-    """Give features the ids and ages of their tracks."""
-    ids, ages = tracks.ids[: features.count], tracks.ages[: features.count]
-    return _Frame(
-        dataclasses.replace(features, track_ids=ids, track_ages=ages), stamp_ns, tag, tracks
-    )
 
 
 def _pairs_by_id(frame: _Frame, keyframe: _Frame) -> Matches:

@@ -43,7 +43,7 @@ def update(ids, pixels, event="tracked", size=(WIDTH, HEIGHT)):
         np.asarray(ids, np.uint64),
         np.ones(n, np.uint32),
     )
-    return TrackUpdate(features, event, False, None, None, None, None, n, 0, 0, {})
+    return TrackUpdate(features, event, False, None, None, None, None, n, 0, 0, 0, {})
 
 
 def flight(builder, frames):

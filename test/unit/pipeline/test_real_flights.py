@@ -14,10 +14,11 @@ from gps_denied_inference.architectures import zoo
 from gps_denied_inference.demo.simulation import SimulatedFlight
 from gps_denied_inference.engines.cache import EngineCache
 from gps_denied_inference.pipeline.extractor import Extractor
+from gps_denied_inference.pipeline.flow import View
 from gps_denied_inference.pipeline.geometry import project, verify
 from gps_denied_inference.pipeline.matcher import MutualNearestNeighbour
 from gps_denied_inference.pipeline.rotations import RotatedReference, RotationMatcher
-from gps_denied_inference.pipeline.tracker import Tracker
+from gps_denied_inference.pipeline.tracker import IdSource, Tracker
 from gps_denied_inference.runtimes import create_runtime
 from gps_denied_inference.runtimes.protocol import BuildConfig
 
@@ -142,43 +143,57 @@ def test_overlapping_frames_match_and_others_do_not(shared_data, make_extractor,
     assert not [pair for pair in apart if verified[pair]]
 
 
+def follow_flight(frames, views, step_ns, model="homography", **options):
+    """Track frames; return the updates and where each track was: id -> [(frame, point), ...]."""
+    tracker, updates, history = Tracker(MutualNearestNeighbour(), model, **options), [], {}
+    for index, (frame, view) in enumerate(zip(frames, views, strict=True)):
+        update = tracker.update(frame, index * step_ns, None, view)
+        updates.append(update)
+        features = update.features
+        points = features.keypoints.astype(np.float64)
+        for track, point in zip(features.track_ids.tolist(), points, strict=True):
+            history.setdefault(track, []).append((index, point))
+    return updates, history
+
+
+def median_length(history, least=2):
+    return statistics.median(len(seen) for seen in history.values() if len(seen) >= least)
+
+
 def test_tracks_over_real_frames(caliterra, record_property):
-    """Frames 2 s apart: the tracker must cut at each turn and go on after it."""
-    _, _, features = caliterra
-    tracker = Tracker(MutualNearestNeighbour(), max_gap=10.0)
-    lengths, events = {}, []
-    for i, frame in enumerate(features):
-        update = tracker.update(frame, i * 2_000_000_000)
-        events.append(update.event)
-        for track in update.features.track_ids.tolist():
-            lengths[track] = lengths.get(track, 0) + 1
-    followed = [n for n in lengths.values() if n > 1]
-    record_property("median_length", statistics.median(followed))
-    assert set(events) == {"started", "tracked", "lost"}
-    assert events.count("tracked") >= 60
-    assert len(followed) > 3000
+    """Frames 2 s apart: the tracker must cut at each turn and go on after it.
+
+    Two successive frames share half of their ground, so that few points can be in four.
+    """
+    _, images, features = caliterra
+    views = [View.of(image, 640, 480, 1000) for image in images]
+    kept = {}
+    for name, seen, most in (("detected", [None] * len(views), 0), ("followed", views, 8)):
+        updates, history = follow_flight(
+            features, seen, 2_000_000_000, max_gap=10.0, max_followed=most
+        )
+        events = [update.event for update in updates]
+        assert set(events) == {"started", "tracked", "lost"}
+        assert events.count("tracked") >= 60
+        kept[name] = sum(len(seen) > 1 for seen in history.values())
+        record_property(f"median_length_{name}", median_length(history))
+        record_property(f"tracks_of_two_and_more_{name}", kept[name])
+    assert kept["detected"] > 3000
+    assert kept["followed"] > 1.5 * kept["detected"]
+    assert median_length(history) >= 3
+    assert all(update.features.count <= 1000 for update in updates)
 
 
 @pytest.fixture(scope="module")
 def simulated(make_extractor):
     flight, extractor = SimulatedFlight(frames=120), make_extractor(640, 480, 1000)
-    grey = (cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY) for frame in flight)
-    return flight, [extractor.extract(image) for image in grey]
+    images = [cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY) for frame in flight]
+    views = [View.of(image, 640, 480, 1000) for image in images]
+    return flight, [extractor.extract(image) for image in images], views
 
 
-@pytest.mark.parametrize("model", ["homography", "fundamental"])
-def test_tracks_stay_on_their_points(simulated, model, record_property):
-    """The simulated flight knows where every point is in every frame."""
-    flight, features = simulated
-    tracker = Tracker(MutualNearestNeighbour(), model)
-    history: dict[int, list[tuple[int, np.ndarray]]] = {}
-    for index, frame in enumerate(features):
-        update = tracker.update(frame, index * 50_000_000)
-        assert update.event in ("started", "tracked")
-        ids = update.features.track_ids.tolist()
-        for track, point in zip(ids, update.features.keypoints.astype(np.float64), strict=True):
-            history.setdefault(track, []).append((index, point))
-    tracks = [seen for seen in history.values() if len(seen) > 1]
+def against_truth(flight, tracks):
+    """Return each track's greatest distance from its first point's truth, and all steps of it."""
     worst, steps = [], []
     for seen in tracks:
         (start, first), *later = seen
@@ -186,13 +201,54 @@ def test_tracks_stay_on_their_points(simulated, model, record_property):
         errors = [np.linalg.norm(t - p) for t, (_, p) in zip(truth, later, strict=True)]
         worst.append(max(errors))
         steps += np.abs(np.diff([0.0, *errors])).tolist()
-    within = float(np.mean(np.array(worst) <= 2.0))
+    return np.array(worst), np.array(steps)
+
+
+@pytest.mark.parametrize("model", ["homography", "fundamental"])
+@pytest.mark.parametrize("followed", [0, 8])
+def test_tracks_stay_on_their_points(simulated, model, followed, record_property):
+    """The simulated flight knows where every point is in every frame."""
+    flight, features, views = simulated
+    updates, history = follow_flight(features, views, 50_000_000, model, max_followed=followed)
+    assert {update.event for update in updates[1:]} == {"tracked"}
+    tracks = [seen for seen in history.values() if len(seen) > 1]
+    worst, steps = against_truth(flight, tracks)
+    within = float(np.mean(worst <= 2.0))
+    ages = [update.features.track_ages for update in updates]
+    older = {age: float(np.mean([np.count_nonzero(a >= age) for a in ages])) for age in (5, 10)}
     record_property("tracks", len(tracks))
     record_property("share_within_2_px", within)
-    record_property("median_length", statistics.median(len(seen) for seen in tracks))
-    assert len(tracks) > 10_000
+    record_property("median_length", median_length(history))
+    record_property("median_length_of_all", median_length(history, 1))
+    record_property("live_tracks_by_age", older)
+    assert sum(len(seen) for seen in tracks) > 50_000
     assert within >= 0.95
     # Nowhere does an id leave its point for another one: those are 3 px away at least, and a jump
     # would show as a step beyond the noise of two detections.
     assert max(steps) < 4.5
     assert max(worst) < 8.0
+    if followed:
+        # From detections alone: 3, 1, 67 and 11.
+        assert median_length(history) >= 10
+        assert median_length(history, 1) >= 8
+        assert older[5] >= 500
+        assert older[10] >= 250
+        assert max(worst) < 4.5
+        assert sum(update.followed for update in updates) > 10_000
+        assert all(update.features.count <= 1000 for update in updates)
+    else:
+        assert len(tracks) > 10_000
+        assert not any(update.followed for update in updates)
+
+
+def test_following_gives_the_same_tracks_every_time(simulated):
+    _, features, views = simulated
+    runs = [
+        follow_flight(features[:12], views[:12], 50_000_000, max_followed=8, ids=IdSource())[1]
+        for _ in range(2)
+    ]
+    assert runs[0].keys() == runs[1].keys()
+    for track, seen in runs[0].items():
+        for (i, a), (j, b) in zip(seen, runs[1][track], strict=True):
+            assert i == j
+            np.testing.assert_array_equal(a, b)

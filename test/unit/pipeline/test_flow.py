@@ -1,0 +1,152 @@
+"""Following points in images: moved by a known amount, scaled, hidden, and out of view."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from gps_denied_inference.demo.scene import load_scene
+from gps_denied_inference.pipeline.features import Features
+from gps_denied_inference.pipeline.flow import View, follow
+from gps_denied_inference.pipeline.matcher import MutualNearestNeighbour
+from gps_denied_inference.pipeline.tracker import IdSource, Tracker
+
+SIZE = (320, 240)
+STEP = 50_000_000  # ns
+
+
+def ground(shift=(0.0, 0.0), factor=1):
+    """Real ground from above, moved right and down by px, and enlarged."""
+    scene = cv2.cvtColor(load_scene(), cv2.COLOR_RGB2GRAY)
+    width, height = SIZE
+    move = np.float64([[factor, 0, factor * (shift[0] - 200.5) - 0.5 * (1 - factor)],
+                       [0, factor, factor * (shift[1] - 200.5) - 0.5 * (1 - factor)]])  # fmt: skip
+    return cv2.warpAffine(scene, move, (factor * width, factor * height), flags=cv2.INTER_CUBIC)
+
+
+def corners(image, count=150):
+    """Corners well inside the image, (N, 2) px."""
+    mask = np.zeros_like(image)
+    mask[30:-30, 30:-30] = 255
+    return cv2.goodFeaturesToTrack(image, count, 0.01, 8, mask=mask)[:, 0].astype(np.float64)
+
+
+def features(points, descriptors, size=SIZE):
+    scores = np.linspace(1.0, 0.5, len(points)).astype(np.float32)
+    return Features(points.astype(np.float32), scores, descriptors, *size, "xfeat", "aa")
+
+
+def descriptors_of(count):
+    made = np.random.default_rng(1).normal(size=(count, 64)).astype(np.float32)
+    return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_points_are_found_to_a_tenth_of_a_pixel(factor):
+    """Also where the received image is larger than the engine's, in px of the received one."""
+    before, now = (ground(s, factor) for s in ((0.0, 0.0), (3.3, -1.7)))
+    views = [View.of(image, *SIZE, 100) for image in (before, now)]
+    assert views[0].grey.shape == SIZE[::-1]
+    points = corners(before)
+    truth = points + factor * np.array([3.3, -1.7])
+    found, ok = follow(*views, points, truth + factor * np.array([0.7, -0.6]))
+    assert ok.mean() > 0.95
+    errors = np.linalg.norm(found - truth, axis=1)[ok]
+    assert np.median(errors) < 0.1 * factor
+    assert np.percentile(errors, 95) < 0.3 * factor
+
+
+def test_what_is_hidden_or_out_of_view_is_not_found():
+    before, now = ground(), ground((4.0, 0.0))
+    points = corners(before)
+    hidden = now.copy()
+    hidden[:, 160:] = np.random.default_rng(0).integers(0, 255, hidden[:, 160:].shape)
+    moved = points + np.array([4.0, 0.0])
+    _, ok = follow(View.of(before, *SIZE, 9), View.of(hidden, *SIZE, 9), points, moved)
+    left, right = moved[:, 0] < 150, moved[:, 0] > 170
+    assert ok[left].mean() > 0.95
+    assert ok[right].mean() < 0.05
+    _, ok = follow(View.of(before, *SIZE, 9), View.of(now, *SIZE, 9), points, moved + 300.0)
+    assert not ok.any()
+    _, ok = follow(View.of(before, *SIZE, 9), View.of(now, 160, 128, 9), points, moved)
+    assert not ok.any()  # an engine of another size took over
+    nothing = np.empty((0, 2))
+    assert follow(View.of(before, *SIZE, 9), View.of(now, *SIZE, 9), nothing, nothing)[1].size == 0
+
+
+def test_a_view_is_grey_and_keeps_its_image():
+    image = np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8)
+    view = View.of(image, *SIZE, 5)
+    np.testing.assert_array_equal(view.grey, cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+    mono = np.ascontiguousarray(image[:, :, 0])
+    view, copy = View.of(mono, *SIZE, 5), mono.copy()
+    mono[:] = 0
+    np.testing.assert_array_equal(view.grey, copy)
+
+
+def fly(seen, room=150, max_followed=3):
+    """Track corners of moving ground; ``seen(frame)`` tells which are detected."""
+    points = corners(ground())
+    descriptors = descriptors_of(len(points))
+    tracker = Tracker(MutualNearestNeighbour(), max_followed=max_followed, ids=IdSource())
+    updates = []
+    for frame in range(9):
+        shift = np.array([2.0, 1.0]) * frame
+        at = np.flatnonzero(seen(frame, len(points)))
+        detected = features(points[at] + shift, descriptors[at])
+        view = View.of(ground(shift), *SIZE, room)
+        updates.append(tracker.update(detected, frame * STEP, None, view))
+    return points, updates
+
+
+def where(update, track):
+    return update.features.keypoints[update.features.track_ids == track]
+
+
+def test_a_point_is_followed_for_so_many_frames_and_no_longer():
+    """Point 0 is detected in the first two frames alone."""
+    points, updates = fly(lambda frame, count: (np.arange(count) > 0) | (frame < 2))
+    track = int(updates[1].features.track_ids[0])
+    for frame in (2, 3, 4):
+        assert updates[frame].followed >= 1
+        truth = points[0] + np.array([2.0, 1.0]) * frame
+        np.testing.assert_allclose(where(updates[frame], track), truth[None], atol=0.5)
+    for frame in (5, 6, 7, 8):
+        assert len(where(updates[frame], track)) == 0
+
+
+def test_a_detection_renews_a_followed_track():
+    _, updates = fly(lambda frame, count: (np.arange(count) > 0) | (frame in (0, 1, 4, 8)))
+    track = int(updates[0].features.track_ids[0])
+    assert all(len(where(update, track)) == 1 for update in updates)
+    index = int(np.flatnonzero(updates[8].features.track_ids == track)[0])
+    assert updates[8].features.track_ages[index] == 8
+    scores = updates[8].features.scores
+    assert (np.diff(scores) <= 0).all()
+
+
+def test_followed_points_never_exceed_the_room():
+    def seen(frame, count):
+        return np.arange(count) % 3 != frame % 3
+
+    points, updates = fly(seen, room=100)
+    assert len(points) > 120
+    for update in updates[1:]:
+        assert update.features.count <= 100
+        ids = update.features.track_ids.tolist()
+        assert len(set(ids)) == len(ids)
+        alive = update.counters["tracks_started"] - update.counters.get("tracks_cut", 0)
+        assert alive == update.features.count + update.coasting
+    assert sum(update.followed for update in updates) > 100
+
+
+def test_without_a_view_nothing_is_followed():
+    points = corners(ground())
+    descriptors = descriptors_of(len(points))
+    tracker = Tracker(MutualNearestNeighbour(), max_followed=8, ids=IdSource())
+    for frame in range(3):
+        at = np.arange(len(points)) % 3 != frame % 3
+        update = tracker.update(features(points[at], descriptors[at]), frame * STEP)
+        assert update.followed == 0
+        assert update.features.count == np.count_nonzero(at)
