@@ -71,6 +71,10 @@ def bench_match(
             current = reference.extract(images[i + 1]) if fresh else theirs[i + 1]
             return reference.match(theirs[i], current, size, prune)
 
+        def their_nearest(i: int, fresh: bool) -> np.ndarray[Any, Any]:
+            current = reference.extract(images[i + 1]) if fresh else theirs[i + 1]
+            return reference.nearest(theirs[i], current)
+
         glue, nearest = engines["lighterglue"], engines["mutual_nearest_neighbour"]
         turns: dict[str, Turn] = {
             "ours_end_to_end": lambda i: our_match(glue, i, fresh=True),
@@ -79,12 +83,14 @@ def bench_match(
             "authors_end_to_end_nearest": lambda i: reference.nearest(
                 theirs[i], reference.extract(images[i + 1])
             ),
+            "ours_end_to_end_nearest_neighbour": lambda i: our_match(nearest, i, fresh=True),
+            "authors_end_to_end_nearest_neighbour": lambda i: their_nearest(i, fresh=True),
             "ours_lighterglue": lambda i: our_match(glue, i, fresh=False),
             "ours_lighterglue_unpruned": lambda i: our_match(full, i, fresh=False),
             "authors_lighterglue": lambda i: their_match(i, fresh=False, prune=True),
             "authors_lighterglue_unpruned": lambda i: their_match(i, fresh=False, prune=False),
             "ours_nearest_neighbour": lambda i: our_match(nearest, i, fresh=False),
-            "authors_nearest_neighbour": lambda i: reference.nearest(theirs[i], theirs[i + 1]),
+            "authors_nearest_neighbour": lambda i: their_nearest(i, fresh=False),
         }
         timings = race(turns, pairs, rounds, progress=progress)
         return {
@@ -99,6 +105,11 @@ def bench_match(
                 "end_to_end": ratio(timings, "authors_end_to_end", "ours_end_to_end"),
                 "end_to_end_nearest": ratio(
                     timings, "authors_end_to_end_nearest", "ours_end_to_end_nearest"
+                ),
+                "end_to_end_nearest_neighbour": ratio(
+                    timings,
+                    "authors_end_to_end_nearest_neighbour",
+                    "ours_end_to_end_nearest_neighbour",
                 ),
                 "lighterglue": ratio(timings, "authors_lighterglue", "ours_lighterglue"),
                 "lighterglue_unpruned": ratio(

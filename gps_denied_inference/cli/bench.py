@@ -177,9 +177,9 @@ def _print_machine(report: dict[str, Any]) -> None:
 
 def _print(report: dict[str, Any]) -> None:
     _print_machine(report)
-    print(f"{'':<32}{'p50 ms':>10}{'p95 ms':>10}{'least ms':>10}")
+    print(f"{'':<40}{'p50 ms':>10}{'p95 ms':>10}{'least ms':>10}")
     for name, row in report["latency_ms"].items():
-        print(f"{name:<32}{row['p50']:>10.2f}{row['p95']:>10.2f}{row['least']:>10.2f}")
+        print(f"{name:<40}{row['p50']:>10.2f}{row['p95']:>10.2f}{row['least']:>10.2f}")
     for title in ("times_faster_than_authors", "times_network_alone", "agreement"):
         for name, value in _flat(report.get(title, {})):
             print(f"{title + ' ' + name:<52}{value:>10.4f}")

@@ -61,6 +61,9 @@ def test_a_contest_reports_times_and_agreement(contest: str, tmp_path: Path) -> 
         assert data["agreement"]["least_descriptor_cosine"] >= 0.999
     else:
         assert data["agreement"]["least_unpruned"] >= 0.98
+        for side in ("ours", "authors"):
+            assert f"{side}_end_to_end_nearest_neighbour" in data["latency_ms"]
+        assert data["times_faster_than_authors"]["end_to_end_nearest_neighbour"]["p50"] > 0.0
 
 
 def test_too_few_frames_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
