@@ -119,6 +119,13 @@ def weights_folder() -> Path:
     return cache / "gps_denied_inference" / "weights"
 
 
+def exported_graph(entry: ZooEntry) -> Path | None:
+    """Return where the graph of a model belongs that has weights but ships without one."""
+    if entry.graph is not None or entry.weights is None:
+        return None
+    return (weights_folder() / entry.weights.file_name).with_suffix(".onnx")
+
+
 def resolve(name: str, *, weights: Path | None = None, need_weights: bool = False) -> Model:
     """Return the model called ``name`` with the files that are on disk. Fetches nothing.
 
@@ -172,9 +179,14 @@ def check_file(path: Path, sha256: str, remedy: str) -> None:
 
 
 def _published(entry: ZooEntry) -> Model:
-    graph = GRAPH_FOLDER / entry.graph if entry.graph else None
-    if graph is not None:
-        check_file(graph, entry.graph_sha256, "reinstall the package")
+    graph, graph_sha256 = exported_graph(entry), ""
+    if entry.graph is not None:
+        graph, graph_sha256 = GRAPH_FOLDER / entry.graph, entry.graph_sha256
+        check_file(graph, graph_sha256, "reinstall the package")
+    elif graph is not None and graph.is_file():
+        graph_sha256 = sha256_of(graph)  # made on this machine by 'gdi models export'
+    else:
+        graph = None
     checkpoint = None
     if entry.weights is not None:
         path = weights_folder() / entry.weights.file_name
@@ -188,7 +200,7 @@ def _published(entry: ZooEntry) -> Model:
         kind=entry.kind,
         descriptor_dim=entry.descriptor_dim,
         graph=graph,
-        graph_sha256=entry.graph_sha256,
+        graph_sha256=graph_sha256,
         weights=checkpoint,
         weights_sha256=entry.weights.sha256 if entry.weights else "",
     )

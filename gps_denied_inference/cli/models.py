@@ -29,7 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export = actions.add_parser("export", help="make a graph from weights (needs torch)")
     export.add_argument("name", metavar="NAME", help="model")
     export.add_argument("-w", "--weights", type=Path, help="own checkpoint, not the published one")
-    export.add_argument("-o", "--output", type=Path, help="graph to write (default: NAME.onnx)")
+    export.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="graph to write (default: NAME.onnx here; where the node finds it if none ships)",
+    )
     for action in (listing, fetch, verify, export):
         action.add_argument("--json", metavar="FILE", help="also write the report as JSON")
 
@@ -146,7 +151,8 @@ def _export(args: argparse.Namespace) -> tuple[list[dict[str, Any]], int]:
         raise RuntimeUnavailableError(
             f"exporting needs {error.name}, which is not installed", f"pip install {error.name}"
         ) from error
-    path = args.output or Path(f"{args.name}.onnx")
+    kept = zoo.exported_graph(zoo.get(args.name)) if args.weights is None else None
+    path = args.output or kept or Path(f"{args.name}.onnx")
     digest = export_network(model, path)
     print(f"{path}: SHA-256 {digest}")
     row = {

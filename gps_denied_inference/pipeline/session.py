@@ -192,6 +192,15 @@ class InferenceSession:
         if self.settings.matcher == IN_PROCESS_MATCHER:
             return MutualNearestNeighbour(min_cosine=self.settings.min_cosine)
         assert self._runtime is not None
+        taken, given = (
+            zoo.get(name).descriptor_dim for name in (self.settings.matcher, self.settings.model)
+        )
+        if taken != given:
+            raise ConfigurationError(
+                f"matcher '{self.settings.matcher}' takes descriptors of {taken} floats, model "
+                f"'{self.settings.model}' gives {given}: choose a matcher made for it "
+                "('gdi models list')"
+            )
         handle = self._load(self.settings.max_keypoints, progress, matcher=True)
         return EngineMatcher(self._runtime, handle)
 

@@ -163,3 +163,67 @@ def test_the_stand_in_convolves_as_onnx_lays_down() -> None:
         *(torch.from_numpy(a) for a in (x, offset, weight)), padding=(1, 1)
     )
     np.testing.assert_allclose(got.numpy(), wanted, atol=1e-4)
+
+
+def padded(found: Arrays, size: tuple[int, int]) -> list[np.ndarray]:
+    count = len(found["keypoints"])
+    keypoints = np.zeros((KEYPOINTS, 2), np.float32)
+    descriptors = np.zeros((KEYPOINTS, 128), np.float32)
+    keypoints[:count], descriptors[:count] = found["keypoints"], found["descriptors"]
+    return [keypoints, descriptors, np.array([count], np.int32), np.array(size, np.float32)]
+
+
+@pytest.mark.slow
+def test_its_lightglue_matches_what_the_published_one_matches(
+    shared_data: Path,
+    published_code: ModuleType,
+    published: Callable[[str], Model],
+    tmp_path: Path,
+) -> None:
+    import torch
+
+    from gps_denied_inference.architectures.export import export_network
+
+    theirs = published_code.LightGlue(
+        features="aliked", depth_confidence=-1, width_confidence=-1
+    ).eval()
+    model = published("aliked-lightglue")
+    config = BuildConfig(max_keypoints=KEYPOINTS)
+    module = load_module(model, config)
+    graph = tmp_path / "aliked-lightglue.onnx"
+    export_network(model, graph)
+    exported = zoo.resolve("aliked-lightglue", weights=graph)
+    session = onnxruntime.InferenceSession(
+        specialised_graph(exported, config).SerializeToString(),
+        providers=["CPUExecutionProvider"],
+    )
+    flight = sorted((shared_data / "caliterra" / "images").iterdir())
+    graf = shared_data / "oxford_graf"
+    total = 0
+    for first, second in (
+        *((flight[i], flight[i + 1]) for i in (0, 20, 40, 60)),
+        *((graf / "img1.png", graf / f"img{i}.png") for i in (2, 3)),
+    ):
+        found = []
+        for path in (first, second):
+            image = read(path, VGA)
+            found.append(trimmed(run_graph(zoo.resolve("aliked-n16"), image)))
+        data = {}
+        for i, features in enumerate(found):
+            data[f"image{i}"] = {
+                "keypoints": torch.from_numpy(features["keypoints"])[None],
+                "descriptors": torch.from_numpy(features["descriptors"])[None],
+                "image_size": torch.tensor(VGA)[None],
+            }
+        with torch.inference_mode():
+            pairs = theirs(data)["matches"][0].numpy()
+            inputs = [*padded(found[0], VGA), *padded(found[1], VGA)]
+            by_torch = module(*map(torch.from_numpy, inputs))[0].numpy()
+        names = [value.name for value in session.get_inputs()]
+        by_graph = session.run(["matches0"], dict(zip(names, inputs, strict=True)))[0]
+        wanted = {(int(i), int(j)) for i, j in pairs}
+        for ours in (by_torch, by_graph):
+            got = {(i, int(j)) for i, j in enumerate(ours) if j >= 0}
+            assert len(got & wanted) >= 0.98 * len(got | wanted), (first.name, second.name)
+        total += len(wanted)
+    assert total > 600

@@ -192,6 +192,21 @@ def test_resolve_gives_the_shipped_graph_and_fetched_weights(
         zoo.resolve("xfeat")
 
 
+def test_a_graph_that_is_too_large_to_ship_is_taken_from_where_export_puts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    entry = zoo.get("aliked-lightglue")
+    path = zoo.exported_graph(entry)
+    assert path is not None
+    assert zoo.resolve(entry.name).graph is None
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"a graph")
+    model = zoo.resolve(entry.name)
+    assert (model.graph, model.graph_sha256) == (path, zoo.sha256_of(path))
+    assert zoo.exported_graph(zoo.get("xfeat")) is None
+
+
 def test_every_shipped_graph_has_its_pinned_hash() -> None:
     shipped = {zoo.get(name).graph for name in zoo.names()} - {None}
     assert shipped == {path.name for path in zoo.GRAPH_FOLDER.glob("*.onnx")}

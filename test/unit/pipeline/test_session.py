@@ -126,6 +126,23 @@ def test_a_reduced_engine_is_used_while_fewer_keypoints_are_commanded(open_sessi
     assert session.process(scene(), 0, None).features.count > 50
 
 
+@pytest.mark.parametrize("matcher", ["mutual_nearest_neighbour", "lighterglue"])
+def test_matchers_follow_a_moving_camera(open_session, matcher):
+    session = open_session(task="track", matcher=matcher)
+    for step in range(3):
+        result = session.process(scene(4 * step), step * 10**8, None)
+    assert (result.features.track_ages >= 2).sum() > 50
+
+
+@pytest.mark.parametrize("model", ["aliked-t16", "aliked-n16"])
+def test_the_second_family_tracks_as_well(open_session, model):
+    session = open_session(task="track", model=model)
+    for step in range(3):
+        result = session.process(scene(4 * step), step * 10**8, None)
+    assert result.features.model == model
+    assert (result.features.track_ages >= 2).sum() > 50
+
+
 def test_wrong_channels_are_a_frame_error_not_a_crash(open_session):
     session = open_session()
     with pytest.raises(FrameError) as refusal:
@@ -139,6 +156,10 @@ def test_wrong_channels_are_a_frame_error_not_a_crash(open_session):
         ({"weights_file": "/nonexistent/xfeat.pt"}, ModelNotFoundError),
         ({"model": "mutual_nearest_neighbour"}, ConfigurationError),
         ({"task": "match", "reference_file": "/nonexistent/map.png"}, ConfigurationError),
+        (
+            {"task": "track", "matcher": "aliked-lightglue"},
+            ConfigurationError,
+        ),  # 128 floats, not 64
     ],
 )
 def test_a_failed_open_takes_nothing_and_may_be_retried(cache, changes, error):
