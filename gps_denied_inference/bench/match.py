@@ -79,10 +79,6 @@ def bench_match(
         turns: dict[str, Turn] = {
             "ours_end_to_end": lambda i: our_match(glue, i, fresh=True),
             "authors_end_to_end": lambda i: their_match(i, fresh=True, prune=True),
-            "ours_end_to_end_nearest": lambda i: our_match(nearest, i, fresh=True),
-            "authors_end_to_end_nearest": lambda i: reference.nearest(
-                theirs[i], reference.extract(images[i + 1])
-            ),
             "ours_end_to_end_nearest_neighbour": lambda i: our_match(nearest, i, fresh=True),
             "authors_end_to_end_nearest_neighbour": lambda i: their_nearest(i, fresh=True),
             "ours_lighterglue": lambda i: our_match(glue, i, fresh=False),
@@ -103,9 +99,6 @@ def bench_match(
             "latency_ms": as_report(timings),
             "times_faster_than_authors": {
                 "end_to_end": ratio(timings, "authors_end_to_end", "ours_end_to_end"),
-                "end_to_end_nearest": ratio(
-                    timings, "authors_end_to_end_nearest", "ours_end_to_end_nearest"
-                ),
                 "end_to_end_nearest_neighbour": ratio(
                     timings,
                     "authors_end_to_end_nearest_neighbour",
