@@ -35,10 +35,11 @@ from gps_denied_inference.runtimes.protocol import BuildConfig, Progress
 Pairs = npt.NDArray[np.int64]
 
 RIVALS = {
-    "ours_lighterglue": ("authors_lighterglue", "authors_lighterglue_unpruned"),
+    "ours_lighterglue": ("authors_lighterglue",),
+    "ours_lighterglue_unpruned": ("authors_lighterglue_unpruned",),
     "ours_nearest_neighbour": ("authors_nearest_neighbour",),
 }
-"""Whom each of our matchers is held against."""
+"""Whom each of our matchers is held against: pruning against pruning, whole against whole."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,17 +212,21 @@ def bench_homography(
             stack.enter_context(open_engine(model, runtime, config, Path(name)))
             for model in ("xfeat", "lighterglue", "mutual_nearest_neighbour")
         )
+        unpruned = replace(config, options={**config.options, "pruning": "off"})
+        whole = stack.enter_context(open_engine("lighterglue", runtime, unpruned, Path(name)))
         authors = Reference(
             config.max_keypoints, config.detection_threshold, config.device, config.threads
         )
         found = {n: extractor(image=image[:, :, None]) for n, image in sequence.images.items()}
         for step, (number, truth) in enumerate(sequence.truth.items()):
             first, second = _Side(found[1], width, height), _Side(found[number], width, height)
+            rivals = _all_pairs(first, second, (glue, whole), nearest, authors)
             results[f"1-{number}"] = {
-                matcher: Accuracy.of(_matches(pairs, first, second), truth, (width, height),
-                                     runs=runs)
-                for matcher, pairs in _all_pairs(first, second, glue, nearest, authors).items()
-            }  # fmt: skip
+                matcher: Accuracy.of(
+                    _matches(pairs, first, second), truth, (width, height), runs=runs
+                )
+                for matcher, pairs in rivals.items()
+            }
             if progress:
                 progress((step + 1) / len(sequence.truth), f"measured 1-{number}")
         return {
@@ -262,14 +267,22 @@ class _Side:
 
 
 def _all_pairs(
-    first: _Side, second: _Side, glue: Engine, nearest: Engine, authors: Reference
+    first: _Side,
+    second: _Side,
+    glues: tuple[Engine, Engine],
+    nearest: Engine,
+    authors: Reference,
 ) -> dict[str, Pairs]:
-    """Let every matcher match the same two sets of features, (M, 2) each."""
+    """Let every matcher match the same two sets of features, (M, 2) each.
+
+    ``glues``: LighterGlue as it is by default, and with no pruning.
+    """
     size = (first.width, first.height)
     inputs = matcher_inputs(first.outputs, second.outputs, size)
     theirs = first.as_authors_have_it(), second.as_authors_have_it()
     pairs = {
-        "ours_lighterglue": _sorted(pairs_of(glue(**inputs)["matches0"])),
+        "ours_lighterglue": _sorted(pairs_of(glues[0](**inputs)["matches0"])),
+        "ours_lighterglue_unpruned": _sorted(pairs_of(glues[1](**inputs)["matches0"])),
         "authors_lighterglue": authors.match(*theirs, size, prune=True),
         "authors_lighterglue_unpruned": authors.match(*theirs, size, prune=False),
         "ours_nearest_neighbour": _sorted(pairs_of(nearest(**inputs)["matches0"])),
