@@ -37,17 +37,7 @@ def assemble(network: onnx.ModelProto, model: Model, config: BuildConfig) -> onn
     position, score = _detect(g, maps["scores"], config)
     feeds = {"keypoints": position, "features": maps["features"]}
     descriptors = g.graft_part(network, feeds, ["descriptors"])["descriptors"]
-
-    valid = g.op("Greater", score, g.constant(0.0))
-    mask = g.cast(valid, np.float32)
-    column = g.reshape(mask, (keypoints, 1))
-    count = g.op("ReduceSum", g.cast(valid, np.int32), g.constant([0], np.int64), keepdims=1)
-    g.output(TensorSpec("keypoints", (keypoints, 2), "float32"), g.op("Mul", position, column))
-    g.output(TensorSpec("scores", (keypoints,), "float32"), g.op("Mul", score, mask))
-    g.output(
-        TensorSpec("descriptors", (keypoints, dim), "float32"), g.op("Mul", descriptors, column)
-    )
-    g.output(TensorSpec("count", (1,), "int32"), count)
+    g.output_features(position, score, descriptors, dim, keypoints)
     return g.build()
 
 

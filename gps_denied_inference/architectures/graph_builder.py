@@ -182,6 +182,31 @@ class GraphBuilder:
         if node.op_type in _ANGLE_OPS:
             names[node.output[0]] = self.cast(clone.output[0], np.float16)
 
+    def output_features(
+        self, position: str, score: str, descriptors: str, dim: int, k: int
+    ) -> None:
+        """Declare an extractor's outputs; rows whose score is not above zero become zero.
+
+        Args:
+            position: (K, 2) px.
+            score: (K,), in falling order.
+            descriptors: (K, D).
+            dim, k: D and K.
+        """
+        valid = self.op("Greater", score, self.constant(0.0))
+        mask = self.cast(valid, np.float32)
+        column = self.reshape(mask, (k, 1))
+        count = self.op(
+            "ReduceSum", self.cast(valid, np.int32), self.constant([0], np.int64), keepdims=1
+        )
+        for name, shape, value, factor in (
+            ("keypoints", (k, 2), position, column),
+            ("scores", (k,), score, mask),
+            ("descriptors", (k, dim), descriptors, column),
+        ):
+            self.output(TensorSpec(name, shape, "float32"), self.op("Mul", value, factor))
+        self.output(TensorSpec("count", (1,), "int32"), count)
+
     def build(self) -> onnx.ModelProto:
         """Return the finished graph."""
         graph = helper.make_graph(

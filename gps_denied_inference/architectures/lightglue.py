@@ -151,21 +151,6 @@ def _load(model: Model, shape: Shape, prefix: str) -> LightGlueNetwork:
     return network.eval()
 
 
-def load_lighterglue_network(model: Model) -> LightGlueNetwork:
-    """Build LighterGlue's network in eval mode. Raises as ``load_lighterglue``."""
-    return _load(model, LIGHTERGLUE, "matcher.")
-
-
-def load_lighterglue(model: Model, config: BuildConfig) -> LightGlueMatcher:
-    """Build the LighterGlue matcher in eval mode.
-
-    Raises:
-        ModelNotFoundError, ModelIntegrityError, ModelMismatchError, InvalidParameterError.
-    """
-    prunes = pruning(config, can=LIGHTERGLUE.prunes)
-    return LightGlueMatcher(load_lighterglue_network(model), config, prunes).eval()
-
-
 def _export(load: object, shape: Shape) -> NetworkExport:
     k = 8
     one = (torch.zeros(k, 2), torch.zeros(k, shape.descriptor_dim), torch.zeros(k))
@@ -183,22 +168,32 @@ def _export(load: object, shape: Shape) -> NetworkExport:
     )
 
 
-LIGHTERGLUE_EXPORT = _export(load_lighterglue_network, LIGHTERGLUE)
+class _Published:
+    """One published LightGlue: what the registry calls for it."""
+
+    def __init__(self, shape: Shape, prefix: str = "") -> None:
+        self._shape, self._prefix = shape, prefix
+        self.export = _export(self.load_network, shape)
+
+    def load_network(self, model: Model) -> LightGlueNetwork:
+        """Build the network in eval mode. Raises as :meth:`load_matcher`."""
+        return _load(model, self._shape, self._prefix)
+
+    def load_matcher(self, model: Model, config: BuildConfig) -> LightGlueMatcher:
+        """Build the matcher in eval mode.
+
+        Raises:
+            ModelNotFoundError, ModelIntegrityError, ModelMismatchError, InvalidParameterError.
+        """
+        prunes = pruning(config, can=self._shape.prunes)
+        return LightGlueMatcher(self.load_network(model), config, prunes).eval()
 
 
-def load_aliked_lightglue_network(model: Model) -> LightGlueNetwork:
-    """Build ALIKED's LightGlue in eval mode. Raises as ``load_aliked_lightglue``."""
-    return _load(model, ALIKED_LIGHTGLUE, "")
+_LIGHTERGLUE = _Published(LIGHTERGLUE, prefix="matcher.")
+load_lighterglue, LIGHTERGLUE_EXPORT = _LIGHTERGLUE.load_matcher, _LIGHTERGLUE.export
 
-
-def load_aliked_lightglue(model: Model, config: BuildConfig) -> LightGlueMatcher:
-    """Build the LightGlue matcher for 128-float descriptors of ALIKED in eval mode.
-
-    Raises:
-        ModelNotFoundError, ModelIntegrityError, ModelMismatchError, InvalidParameterError.
-    """
-    prunes = pruning(config, can=ALIKED_LIGHTGLUE.prunes)
-    return LightGlueMatcher(load_aliked_lightglue_network(model), config, prunes).eval()
-
-
-ALIKED_LIGHTGLUE_EXPORT = _export(load_aliked_lightglue_network, ALIKED_LIGHTGLUE)
+_ALIKED_LIGHTGLUE = _Published(ALIKED_LIGHTGLUE)
+load_aliked_lightglue, ALIKED_LIGHTGLUE_EXPORT = (
+    _ALIKED_LIGHTGLUE.load_matcher,
+    _ALIKED_LIGHTGLUE.export,
+)

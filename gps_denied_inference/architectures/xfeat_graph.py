@@ -54,18 +54,8 @@ def assemble(network: onnx.ModelProto, model: Model, config: BuildConfig) -> onn
     score = _scores(g, heat, maps["reliability"], config.detection_threshold, size)
     best, x, y = _top(g, score, config, size)
     descriptors = _descriptors(g, maps["features"], x, y, keypoints, dim, size)
-
-    valid = g.op("Greater", best, g.constant(0.0))
-    mask = g.cast(valid, np.float32)
-    column = g.reshape(mask, (keypoints, 1))
     position = _to_source(g, x, y, keypoints, config, size)
-    count = g.op("ReduceSum", g.cast(valid, np.int32), g.constant([0], np.int64), keepdims=1)
-    g.output(TensorSpec("keypoints", (keypoints, 2), "float32"), g.op("Mul", position, column))
-    g.output(TensorSpec("scores", (keypoints,), "float32"), g.op("Mul", best, mask))
-    g.output(
-        TensorSpec("descriptors", (keypoints, dim), "float32"), g.op("Mul", descriptors, column)
-    )
-    g.output(TensorSpec("count", (1,), "int32"), count)
+    g.output_features(position, best, descriptors, dim, keypoints)
     return g.build()
 
 

@@ -63,6 +63,8 @@ class ZooEntry:
         weights: published checkpoint, None for a model without weights.
         graph: file name of the shipped graph, None where none ships.
         graph_sha256: hex, of the shipped graph.
+        precisions: what it runs in; ``auto`` chooses among these.
+        trained_for: extractors whose descriptors a matcher was trained for; empty: any.
     """
 
     name: str
@@ -74,6 +76,8 @@ class ZooEntry:
     weights: PublishedWeights | None = None
     graph: str | None = None
     graph_sha256: str = ""
+    precisions: tuple[str, ...] = ("fp32", "fp16")
+    trained_for: tuple[str, ...] = ()
 
 
 _ENTRIES: dict[str, ZooEntry] = {}
@@ -264,6 +268,7 @@ register_model(
             sha256="766102df37f11189efe5b0811d1f47c72b22629b79bfabfcfff9d2a2f84654b8",
             size=10820795,
         ),
+        trained_for=("xfeat",),
         graph="lighterglue.onnx",
         graph_sha256="536d392dbf2572d80e91b58e214cbdc070ccdd8375f37220ee0fd2fb8b4b7e46",
     )
@@ -328,6 +333,7 @@ for _name, (_dim, _sha256, _size, _graph_sha256) in _ALIKED_WEIGHTS.items():
             weights=_from_lightglue_wheel(f"{_name}.pth", _sha256, _size),
             graph=f"{_name}.onnx" if _graph_sha256 else None,
             graph_sha256=_graph_sha256,
+            precisions=("fp32",),
         )
     )
 
@@ -338,6 +344,7 @@ register_model(
         kind="matcher",
         descriptor_dim=128,
         licence="Apache-2.0",
+        trained_for=("aliked-n16",),
         origin="LightGlue (ICCV 2023) trained for ALIKED-n16 by its authors "
         "(github.com/cvg/LightGlue)",
         weights=_from_lightglue_wheel(

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from gps_denied_inference.architectures.published import Found, Image, Reference
 from gps_denied_inference.bench.contest import Turn, as_report, machine, race, ratio
 from gps_denied_inference.bench.engines import Arrays, open_engine, open_network
-from gps_denied_inference.bench.reference import Found, Image, Reference
 from gps_denied_inference.runtimes.protocol import BuildConfig, Progress
 
 

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from gps_denied_inference.architectures.published import Reference
 from gps_denied_inference.bench.contest import machine
 from gps_denied_inference.bench.engines import (
     Arrays,
@@ -26,7 +27,6 @@ from gps_denied_inference.bench.engines import (
     open_engine,
     pairs_of,
 )
-from gps_denied_inference.bench.reference import Reference
 from gps_denied_inference.errors import ConfigurationError
 from gps_denied_inference.pipeline.geometry import Points, project, verify
 from gps_denied_inference.pipeline.matcher import Matches

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gps_denied_inference.architectures.published import Image, Reference
 from gps_denied_inference.bench.contest import Turn, as_report, machine, race, ratio
 from gps_denied_inference.bench.engines import (
     Engine,
@@ -19,7 +20,6 @@ from gps_denied_inference.bench.engines import (
     open_engine,
     pairs_of,
 )
-from gps_denied_inference.bench.reference import Image, Reference
 from gps_denied_inference.runtimes.protocol import BuildConfig, Progress
 
 

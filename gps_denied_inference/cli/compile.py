@@ -83,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
         options[TARGET_OPTION] = args.compute_capability
         selection = _elsewhere(args)
     else:
-        selection = select(args.runtime, args.device, args.precision)
+        precisions = zoo.get(args.model).precisions
+        selection = select(args.runtime, args.device, args.precision, precisions=precisions)
     for passed_over, reason in selection.passed_over:
         print(f"not {passed_over}: {reason}")
     model = zoo.resolve(
@@ -160,13 +161,16 @@ def manifest_report(text: bytes) -> object:
 
 def _elsewhere(args: argparse.Namespace) -> Selection:
     """Return the choice for another computer: this one's devices say nothing about it."""
+    from gps_denied_inference.architectures import zoo
     from gps_denied_inference.errors import InvalidParameterError
-    from gps_denied_inference.runtimes.selection import AUTO, Selection
+    from gps_denied_inference.runtimes.selection import AUTO, Selection, automatic_precision
 
     if args.runtime != "tensorrt":
         raise InvalidParameterError("runtime", args.runtime, "'tensorrt' with --compute-capability")
     device = "cuda:0" if args.device == AUTO else args.device
-    precision = "fp16" if args.precision == AUTO else args.precision
+    precision = args.precision
+    if precision == AUTO:
+        precision = automatic_precision("cuda", zoo.get(args.model).precisions)
     return Selection("tensorrt", device, precision)
 
 

@@ -111,7 +111,10 @@ class InferenceSession:
 
     def _open(self, progress: Progress) -> None:
         settings = self.settings
-        self.selection = select(settings.runtime, settings.device, settings.precision)
+        precisions = zoo.get(settings.model).precisions
+        self.selection = select(
+            settings.runtime, settings.device, settings.precision, precisions=precisions
+        )
         cache = EngineCache(
             Path(settings.engine_cache_directory).expanduser()
             if settings.engine_cache_directory
@@ -192,14 +195,11 @@ class InferenceSession:
         if self.settings.matcher == IN_PROCESS_MATCHER:
             return MutualNearestNeighbour(min_cosine=self.settings.min_cosine)
         assert self._runtime is not None
-        taken, given = (
-            zoo.get(name).descriptor_dim for name in (self.settings.matcher, self.settings.model)
-        )
-        if taken != given:
+        partners = zoo.get(self.settings.matcher).trained_for
+        if partners and self.settings.model not in partners:
             raise ConfigurationError(
-                f"matcher '{self.settings.matcher}' takes descriptors of {taken} floats, model "
-                f"'{self.settings.model}' gives {given}: choose a matcher made for it "
-                "('gdi models list')"
+                f"matcher '{self.settings.matcher}' was trained for {' and '.join(partners)}, not "
+                f"for model '{self.settings.model}': choose another matcher ('gdi models list')"
             )
         handle = self._load(self.settings.max_keypoints, progress, matcher=True)
         return EngineMatcher(self._runtime, handle)

@@ -125,8 +125,9 @@ class OrtRuntime(EngineRuntime):
         settings = self._settings(config)
         if model.graph is None or not model.graph.is_file():
             raise ModelNotFoundError(
-                f"model '{model.name}' has no ONNX graph on disk ({model.graph}), and "
-                "onnxruntime runs nothing else: fetch or export it with 'gdi models'"
+                f"model '{model.name}' has no ONNX graph on disk, and onnxruntime runs nothing "
+                f"else: make it with 'gdi models fetch {model.name}' and "
+                f"'gdi models export {model.name}'"
             )
 
         def build(path: Path, report: Progress) -> Specs:

@@ -15,14 +15,11 @@ import contextlib
 import hashlib
 import importlib
 import pickle
-import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gps_denied_inference.architectures import load_module
 from gps_denied_inference.engines.gate import RunningMachine, VerifiedEngine
 from gps_denied_inference.errors import (
     DeviceOutOfMemoryError,
@@ -49,8 +46,6 @@ from gps_denied_inference.runtimes.protocol import (
 )
 
 if TYPE_CHECKING:
-    import torch
-
     from gps_denied_inference.runtimes.pytorch_engine import TorchEngine
 
 _HINT = "python3 -m pip install torch"
@@ -182,7 +177,7 @@ class _PytorchRuntime(EngineRuntime):
         if kind == "cpu":
             self._torch.set_threads(config.threads)
         engine: TorchEngine = self._torch.TorchEngine(
-            _module(entry, verified.data),
+            self._torch.module_of(entry, verified.data),
             "cpu" if kind == "cpu" else f"cuda:{index}",
             self.precision == "fp16",
             manifest.inputs,
@@ -246,16 +241,6 @@ class _PytorchRuntime(EngineRuntime):
 
     def _after_release(self) -> None:
         self._torch.free_unused_memory()
-
-
-def _module(entry: EngineCacheEntry, weights: bytes) -> torch.nn.Module:
-    if not weights:  # a network without weights
-        return load_module(entry.model, entry.config)
-    # Architectures read a file. This one holds the very bytes that passed the gate.
-    with tempfile.TemporaryDirectory(prefix="gdi-") as folder:
-        path = Path(folder) / f"{entry.model.name}.pt"
-        path.write_bytes(weights)
-        return load_module(replace(entry.model, weights=path), entry.config)
 
 
 def _mismatch(entry: EngineCacheEntry) -> ModelMismatchError:

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import tempfile
 import threading
 import traceback
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from gps_denied_inference.runtimes.protocol import TensorSpec
+from gps_denied_inference.architectures import load_module
+from gps_denied_inference.runtimes.protocol import EngineCacheEntry, TensorSpec
 
 VERSION: str = torch.__version__
 
@@ -202,3 +206,17 @@ def free_unused_memory() -> None:
         if free is not None:
             free()
     torch.cuda.empty_cache()
+
+
+def module_of(entry: EngineCacheEntry, weights: bytes) -> torch.nn.Module:
+    """Build an engine's network from the very bytes that passed the gate.
+
+    Raises:
+        ModelIntegrityError, ModelMismatchError, InvalidParameterError.
+    """
+    if not weights:  # a network without weights
+        return load_module(entry.model, entry.config)
+    with tempfile.TemporaryDirectory(prefix="gdi-") as folder:  # architectures read a file
+        path = Path(folder) / f"{entry.model.name}.pt"
+        path.write_bytes(weights)
+        return load_module(replace(entry.model, weights=path), entry.config)

@@ -15,6 +15,7 @@ only the runtimes of that device, naming the runtime leaves it none.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gps_denied_inference.errors import (
@@ -56,6 +57,7 @@ def select(
     device: str = AUTO,
     precision: str = AUTO,
     *,
+    precisions: Sequence[str] = PRECISIONS,
     machine: Machine | None = None,
 ) -> Selection:
     """Choose.
@@ -64,6 +66,7 @@ def select(
         runtime: a registry name or ``"auto"``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         precision: ``"auto"`` (fp16 on a GPU, fp32 on a CPU), ``"fp32"`` or ``"fp16"``.
+        precisions: what the model runs in: ``"auto"`` takes fp16 only if it is among them.
         machine: what to choose for, default this one.
 
     Raises:
@@ -89,7 +92,7 @@ def select(
         if found.works:
             chosen = precision
             if precision == AUTO:
-                chosen = fixed or ("fp16" if place == "cuda" else "fp32")
+                chosen = fixed or automatic_precision(place, precisions)
             where = "cpu" if place == "cpu" else f"cuda:{index}"
             return Selection(name, where, chosen, tuple(passed_over))
         passed_over.append((f"{name} ({place})", found.reason))
@@ -98,6 +101,11 @@ def select(
     raise RuntimeUnavailableError(
         f"no runtime for runtime:={runtime} device:={device} works here: {reasons}", remedies[0]
     )
+
+
+def automatic_precision(place: str, precisions: Sequence[str]) -> str:
+    """Return what ``auto`` means on a ``"cpu"`` or ``"cuda"`` device for a model."""
+    return "fp16" if place == "cuda" and "fp16" in precisions else "fp32"
 
 
 def _candidates(runtime: str, kind: str) -> list[tuple[str, str]]:

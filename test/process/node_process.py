@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import rclpy
 import yaml
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterValue
@@ -243,6 +244,17 @@ class Driver:
         request = SetParameters.Request(parameters=[Parameter(name=name, value=value)])
         result = self._call(self._set, request, f"parameter {name}", 20.0).results[0]
         return bool(result.successful), str(result.reason)
+
+    def frames_diagnostics(self) -> list[DiagnosticStatus]:
+        """Collect what nodes' frames tasks say from now on."""
+        heard: list[DiagnosticStatus] = []
+        self.node.create_subscription(
+            DiagnosticArray,
+            "/diagnostics",
+            lambda array: heard.extend(s for s in array.status if s.name.endswith(": frames")),
+            50,
+        )
+        return heard
 
     def latest_status(self) -> InferenceStatus:
         """Return the newest status, waiting for the first one."""

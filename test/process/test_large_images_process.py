@@ -10,12 +10,12 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 
 from camera_process import CameraProcess
 from gps_denied_inference.pipeline.accounting import LOST, SUPERSEDED
 from gps_denied_inference.ros.diagnostics import LOSS_SHARE
-from node_process import ACTIVE, ROOT, Driver, driven
+from node_process import ACTIVE, ROOT, driven
 
 PROFILE = str(ROOT / "config" / "fastdds_large_images.xml")
 WITH_PROFILE = {
@@ -34,18 +34,6 @@ pytestmark = [
         reason="the profile is one of Fast DDS, and RMW_IMPLEMENTATION names another",
     ),
 ]
-
-
-def frames_diagnostics(driver: Driver) -> list[DiagnosticStatus]:
-    """Collect what the node's frames task says from now on."""
-    heard: list[DiagnosticStatus] = []
-    driver.node.create_subscription(
-        DiagnosticArray,
-        "/diagnostics",
-        lambda array: heard.extend(s for s in array.status if s.name.endswith(": frames")),
-        50,
-    )
-    return heard
 
 
 def values(status: DiagnosticStatus) -> dict[str, str]:
@@ -71,7 +59,7 @@ def test_with_the_profile_every_frame_is_answered_or_counted(
     """sent == answered + superseded + lost, where what is lost is counted and named."""
     frames = round(SECONDS * RATE)
     with driven(tmp_path, parameters=CHEAP, environment=WITH_PROFILE) as (process, driver):
-        heard = frames_diagnostics(driver)
+        heard = driver.frames_diagnostics()
         assert driver.configure(), process.output
         with CameraProcess(
             tmp_path,
@@ -126,7 +114,7 @@ def test_without_the_profile_the_loss_is_named(tmp_path: Path) -> None:
     without = {name: "" for name in WITH_PROFILE}
     frames = round(8 * RATE)
     with driven(tmp_path, parameters=CHEAP, environment=without) as (process, driver):
-        seen = frames_diagnostics(driver)
+        seen = driver.frames_diagnostics()
         assert driver.configure(), process.output
         with CameraProcess(
             tmp_path,

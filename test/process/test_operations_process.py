@@ -21,7 +21,6 @@ from node_process import (
     INACTIVE,
     ROOT,
     UNCONFIGURED,
-    Driver,
     NodeProcess,
     driven,
     image_message,
@@ -33,7 +32,7 @@ FAKE = {"runtime": "fake", "max_keypoints": 100, "status_rate": 10.0}
 
 def test_camera_drops_out_and_returns(tmp_path: Path) -> None:
     with driven(tmp_path, parameters={**FAKE, "stall_timeout": 0.5}) as (process, driver):
-        heard = frames_diagnostics(driver)
+        heard = driver.frames_diagnostics()
         assert driver.configure(), process.output
         assert driver.activate()
         driver.publish_until_answered(3)
@@ -56,18 +55,6 @@ def test_camera_drops_out_and_returns(tmp_path: Path) -> None:
             "diagnostics to report that frames flow again",
         )
         assert driver.state() == ACTIVE
-
-
-def frames_diagnostics(driver: Driver) -> list[DiagnosticStatus]:
-    """Collect what the node's frames task says."""
-    heard: list[DiagnosticStatus] = []
-    driver.node.create_subscription(
-        DiagnosticArray,
-        "/diagnostics",
-        lambda array: heard.extend(s for s in array.status if s.name.endswith(": frames")),
-        50,
-    )
-    return heard
 
 
 def test_diagnostics_come_once_a_second_with_a_hardware_id(tmp_path: Path) -> None:
@@ -95,7 +82,7 @@ def test_a_camera_that_nobody_started_is_named_also_in_simulated_time(tmp_path: 
     """The simulation's clock stands still: the watchdog runs on all the same."""
     parameters = {**FAKE, "stall_timeout": 0.5, "use_sim_time": True}
     with driven(tmp_path, "/sim", parameters) as (process, driver):
-        heard = frames_diagnostics(driver)
+        heard = driver.frames_diagnostics()
         driver.node.destroy_publisher(driver.camera)
         assert driver.configure(), process.output
         assert driver.transition(Transition.TRANSITION_ACTIVATE)

@@ -182,3 +182,18 @@ def test_a_vendor_library_is_imported_in_one_module(library: str, module: str) -
         )
     ]
     assert users == [module]
+
+
+def test_torch_is_imported_by_networks_and_one_runtime_module() -> None:
+    statements = ("import torch", "from torch")
+    users = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if any(
+            line.strip().startswith(statements)
+            for line in path.read_text(encoding="utf-8").splitlines()
+        )
+    }
+    assert {name for name in users if not name.startswith("architectures/")} == {
+        "runtimes/pytorch_engine.py"
+    }

@@ -59,7 +59,7 @@ def test_finds_what_the_plain_rule_finds(
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         matches, scores = session.run(None, dict(zip(INPUTS, inputs, strict=True)))
     else:
-        torch = pytest.importorskip("torch")
+        torch = pytest.importorskip("torch", reason="torch is not installed")
         module = load_module(model, config)
         matches, scores = (t.numpy() for t in module(*map(torch.from_numpy, inputs)))
     assert matches.dtype == np.int32

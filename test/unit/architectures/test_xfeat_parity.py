@@ -37,7 +37,7 @@ def valid(outputs: list[np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def by_torch(model: Model, image: np.ndarray, **changes: Any) -> dict[str, np.ndarray]:
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     module = load_module(model, config_for(image, **changes))
     with torch.inference_mode():
         return valid([t.numpy() for t in module(torch.from_numpy(image))])
@@ -96,7 +96,7 @@ def test_float16_graph_stays_close_to_float32(
 
 
 def test_half_turns_the_network_only(published: Callable[[str], Model]) -> None:
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     module = load_module(published("xfeat"), BuildConfig(height=64, width=96)).half()
     assert next(module.network.parameters()).dtype == torch.float16
     assert not module.training
@@ -110,7 +110,7 @@ def test_half_turns_the_network_only(published: Callable[[str], Model]) -> None:
 def test_weights_that_cannot_be_used_are_refused(
     tmp_path: Path, published: Callable[[str], Model]
 ) -> None:
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     good = published("xfeat")
     assert good.weights is not None
     config = BuildConfig(height=64, width=64)

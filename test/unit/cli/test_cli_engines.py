@@ -187,6 +187,19 @@ def test_engine_for_another_computer_s_gpu(cache: Path, tmp_path: Path, capsys) 
     assert "reasons: hash" in capsys.readouterr().out
 
 
+def test_auto_is_full_precision_for_a_model_that_has_no_other(
+    cache: Path, tmp_path: Path, capsys
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="building for another GPU needs tensorrt_rtx")
+    report = tmp_path / "report.json"
+    command = ["compile", "aliked-t16", "--runtime", "tensorrt", *SMALL, "--cache", str(cache)]
+    command += ["--compute-capability", "8.9", "--json", str(report)]
+    assert main(command) == 0
+    assert json.loads(report.read_text())["manifest"]["precision"] == "fp32"
+    assert main([*command, "--precision", "fp16"]) == 1
+    assert "'fp32' for ALIKED" in capsys.readouterr().err
+
+
 def test_only_tensorrt_builds_for_another_computer(capsys) -> None:
     command = ["compile", "xfeat", "--runtime", "fake", "--compute-capability", "8.9"]
     assert main(command) == 1

@@ -60,3 +60,20 @@ def test_fetch_refuses_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_export_without_weights_says_how_to_get_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "export", "xfeat"]) == 1
     assert "run 'gdi models fetch xfeat'" in capsys.readouterr().err
+
+
+def test_a_graph_that_was_exported_is_seen(capsys: pytest.CaptureFixture[str]) -> None:
+    def row() -> list[str]:
+        assert main(["models", "list"]) == 0
+        return next(
+            line for line in capsys.readouterr().out.splitlines() if "aliked-lightglue" in line
+        ).split()
+
+    assert "export" in row()
+    path = zoo.exported_graph(zoo.get("aliked-lightglue"))
+    assert path is not None
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"a graph")
+    assert "exported" in row()
+    assert main(["models", "verify", "aliked-lightglue"]) == 0
+    assert "graph exported here, weights not fetched" in capsys.readouterr().out

@@ -143,6 +143,17 @@ def test_the_second_family_tracks_as_well(open_session, model):
     assert (result.features.track_ages >= 2).sum() > 50
 
 
+@pytest.mark.parametrize(
+    ("matcher", "model"), [("aliked-lightglue", "xfeat"), ("lighterglue", "aliked-t16")]
+)
+def test_a_matcher_trained_for_other_features_is_refused(cache, matcher, model):
+    # Also where the descriptors happen to be as long: both of the latter have 64 floats.
+    session = InferenceSession(settings(cache, task="track", matcher=matcher, model=model))
+    with pytest.raises(ConfigurationError, match=f"'{matcher}' was trained for .*'{model}'"):
+        session.open()
+    assert not session.is_open
+
+
 def test_wrong_channels_are_a_frame_error_not_a_crash(open_session):
     session = open_session()
     with pytest.raises(FrameError) as refusal:
@@ -156,10 +167,6 @@ def test_wrong_channels_are_a_frame_error_not_a_crash(open_session):
         ({"weights_file": "/nonexistent/xfeat.pt"}, ModelNotFoundError),
         ({"model": "mutual_nearest_neighbour"}, ConfigurationError),
         ({"task": "match", "reference_file": "/nonexistent/map.png"}, ConfigurationError),
-        (
-            {"task": "track", "matcher": "aliked-lightglue"},
-            ConfigurationError,
-        ),  # 128 floats, not 64
     ],
 )
 def test_a_failed_open_takes_nothing_and_may_be_retried(cache, changes, error):

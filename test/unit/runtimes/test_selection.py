@@ -189,3 +189,12 @@ def test_stubs_are_not_taken_for_tensorrt() -> None:
     assert found is not None
     assert found.__name__ == "tensorrt_rtx"
     assert find_tensorrt(find, "tensorrt") is None
+
+
+def test_auto_is_full_precision_for_a_model_that_has_no_other() -> None:
+    here = machine(H100, onnxruntime=ORT_GPU)
+    assert select(machine=here).precision == "fp16"
+    only = select(precisions=("fp32",), machine=here)
+    assert (only.runtime, only.device, only.precision) == ("onnxruntime", "cuda:0", "fp32")
+    # What is named is not replaced: the model itself refuses it, with its reason.
+    assert select(precision="fp16", precisions=("fp32",), machine=here).precision == "fp16"

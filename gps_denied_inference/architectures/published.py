@@ -1,4 +1,7 @@
-"""The authors' own XFeat and LighterGlue, as their wheel ships them; only benches use it."""
+"""The authors' own XFeat and LighterGlue, as their wheel ships them; only benches use it.
+
+Here, beside the networks, since their interface is one of tensors.
+"""
 
 from __future__ import annotations
 
