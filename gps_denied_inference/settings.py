@@ -117,7 +117,7 @@ class Settings:
     device: str = _row("auto", "'auto', 'cpu', 'cuda' or 'cuda:N'.")
     precision: str = _row(
         "auto",
-        "Arithmetic of the network; 'auto' is fp16 on a GPU and fp32 on a CPU.",
+        "Arithmetic of the network; 'auto' is fp16 on a GPU if the model has it, else fp32.",
         choices=("auto", "fp32", "fp16"),
     )
     model: str = _row("xfeat", "Feature extractor, a name from 'gdi models list'.")
