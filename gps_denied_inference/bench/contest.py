@@ -7,7 +7,6 @@ pause of 10 ms on two cores, whoever came after PyTorch was measured at nearly t
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import time
@@ -95,6 +94,7 @@ def as_report(timings: Mapping[str, Timing]) -> dict[str, dict[str, float]]:
 def machine() -> dict[str, Any]:
     """Return what the figures depend on: processor, cores, load, versions."""
 
+    from gps_denied_inference.architectures.published import version_of
     from gps_denied_inference.runtimes.gpus import survey
     from gps_denied_inference.runtimes.ort_session import library_version
 
@@ -104,7 +104,7 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "load_average_1min": os.getloadavg()[0],
         "python": platform.python_version(),
-        "torch": importlib.metadata.version("torch"),
+        "torch": version_of("torch"),
         "onnxruntime": library_version(),
         "gpu": gpus[0].name if gpus else None,
     }

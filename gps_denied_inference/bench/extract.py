@@ -1,20 +1,73 @@
-"""Extractor contest: our engine, its network alone, and the authors' detectAndCompute."""
+"""Extractor contest: our engine, the authors' extractor, and of XFeat the network alone.
+
+XFeat's authors ship all that their code needs. ALIKED's code calls torchvision, which does not load
+beside every PyTorch: where it does not, ours is timed alone, and the report says why.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gps_denied_inference.architectures.published import Found, Image, Reference
+from gps_denied_inference.architectures import zoo
+from gps_denied_inference.architectures.published import (
+    Found,
+    Image,
+    PublishedAliked,
+    Reference,
+)
 from gps_denied_inference.bench.contest import Turn, as_report, machine, race, ratio
 from gps_denied_inference.bench.engines import Arrays, open_engine, open_network
+from gps_denied_inference.errors import ConfigurationError, RuntimeUnavailableError
 from gps_denied_inference.runtimes.protocol import BuildConfig, Progress
+
+
+@dataclass(frozen=True)
+class Authors:
+    """The authors' side.
+
+    Attributes:
+        extract: their extractor; None where it cannot be loaded.
+        untimed: why their times are not measured; empty where they are.
+        facts: what of theirs runs.
+    """
+
+    extract: Callable[[Image], Found] | None
+    untimed: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def open_authors(model: str, config: BuildConfig) -> Authors:
+    """Load the authors' extractor for a model of the zoo.
+
+    Raises:
+        ConfigurationError: nobody's code is known for that model.
+        RuntimeUnavailableError: XFeat's is not installed.
+    """
+    architecture = zoo.get(model).architecture
+    settings = (
+        config.max_keypoints,
+        config.detection_threshold,
+        config.device,
+        config.threads,
+    )
+    if architecture == "xfeat":
+        return Authors(Reference(*settings).extract)
+    if architecture != "aliked":
+        raise ConfigurationError(
+            f"'{model}' has no authors' code to be measured beside: choose xfeat or an ALIKED"
+        )
+    try:
+        published = PublishedAliked(model, *settings)
+    except RuntimeUnavailableError as error:
+        return Authors(None, str(error))
+    return Authors(published.extract, published.untimed, published.facts)
 
 
 def bench_extract(
@@ -23,6 +76,7 @@ def bench_extract(
     runtime: str,
     rounds: int,
     progress: Progress | None = None,
+    model: str = "xfeat",
 ) -> dict[str, Any]:
     """Measure extraction on images of one size, and how far the results agree.
 
@@ -32,41 +86,46 @@ def bench_extract(
         runtime: name in the runtime registry; the network alone always runs on ONNX Runtime.
         rounds: passes over all images.
         progress: called with the share done.
+        model: XFeat or an ALIKED of the zoo.
 
     Raises:
-        RuntimeUnavailableError: the authors' code is not installed.
+        RuntimeUnavailableError: XFeat's authors' code is not installed.
         GpsDeniedInferenceError: as the runtime raises.
     """
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        ours = stack.enter_context(open_engine("xfeat", runtime, config, folder))
-        reference = Reference(
-            config.max_keypoints, config.detection_threshold, config.device, config.threads
-        )
-        turns: dict[str, Turn] = {
-            "ours": lambda i: ours(image=images[i]),
-            "authors": lambda i: reference.extract(images[i]),
-        }
-        if runtime == "onnxruntime":
+        authors = open_authors(model, config)
+        ours = stack.enter_context(open_engine(model, runtime, config, folder))
+        theirs = authors.extract
+        turns: dict[str, Turn] = {"ours": lambda i: ours(image=images[i])}
+        if theirs is not None and not authors.untimed:
+            turns["authors"] = lambda i: theirs(images[i])
+        if runtime == "onnxruntime" and ours.model.architecture == "xfeat":
             network = stack.enter_context(open_network(config, folder))
             maps = [_normalised(image) for image in images]
             turns["network_alone"] = lambda i: network(image=maps[i])
         timings = race(turns, len(images), rounds, progress=progress)
-        agreement = [_agreement(ours(image=image), reference.extract(image)) for image in images]
         report: dict[str, Any] = {
             "images": len(images),
             "rounds": rounds,
             "config": asdict(config),
             "runtime": asdict(ours.handle.readback),
-            "model": {"name": "xfeat", "graph_sha256": ours.model.graph_sha256},
+            "model": {"name": model, "graph_sha256": ours.model.graph_sha256},
             "machine": machine(),
             "latency_ms": as_report(timings),
-            "times_faster_than_authors": ratio(timings, "authors", "ours"),
-            "agreement": {
-                "keypoints_within_half_px": min(a[0] for a in agreement),
-                "least_descriptor_cosine": min(a[1] for a in agreement),
-            },
         }
+        if authors.facts:
+            report["authors"] = authors.facts
+        if "authors" in timings:
+            report["times_faster_than_authors"] = ratio(timings, "authors", "ours")
+        else:
+            report["authors_not_timed"] = authors.untimed
+        if theirs is not None:
+            same = [_agreement(ours(image=image), theirs(image)) for image in images]
+            report["agreement"] = {
+                "keypoints_within_half_px": min(share for share, _ in same),
+                "least_descriptor_cosine": min(cosine for _, cosine in same),
+            }
         if "network_alone" in timings:
             report["times_network_alone"] = ratio(timings, "ours", "network_alone")
         return report

