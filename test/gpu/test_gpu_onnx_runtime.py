@@ -5,7 +5,6 @@ python3 -m pytest test/gpu/test_gpu_onnx_runtime.py -q -rs
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import json
 import os
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from device_memory import device_memory_used
 from onnx import TensorProto, helper
 
 pytest.importorskip("onnxruntime", reason="this runtime needs onnxruntime")
@@ -96,25 +96,6 @@ def figures() -> Iterator[dict[str, Any]]:
 
 def load(runtime: OrtRuntime, config: BuildConfig) -> EngineHandle:
     return runtime.deserialize_engine(runtime.compile_engine(zoo.resolve("xfeat"), config))
-
-
-def device_memory_used() -> int:
-    """Return bytes of device memory in use, by whomever, as the driver counts them."""
-    driver = ctypes.CDLL("libcuda.so.1")
-    device, context = ctypes.c_int(), ctypes.c_void_p()
-    free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    for status in (
-        driver.cuInit(0),
-        driver.cuDeviceGet(ctypes.byref(device), 0),
-        driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device),
-        driver.cuCtxPushCurrent_v2(context),
-        driver.cuCtxSynchronize(),
-        driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)),
-        driver.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p())),
-        # Retained on purpose until the process ends: the context itself is not what is measured.
-    ):
-        assert status == 0, f"the CUDA driver returned {status}"
-    return total.value - free.value
 
 
 def agreement(found: Arrays, wanted: Arrays, radius: float) -> tuple[float, float]:
