@@ -179,6 +179,13 @@ class Settings:
         minimum=0,
         maximum=1000,
     )
+    detection_interval: int = _row(
+        1,
+        "Task 'track': the network sees every n-th frame; in those between, tracks are followed in "
+        "the image alone, which takes a CPU a fifth of the time. 1 = every frame.",
+        minimum=1,
+        maximum=100,
+    )
     reference_file: str = _row(
         "", "Task 'match': image file to match against; empty = wait for topic reference/image."
     )
@@ -344,6 +351,15 @@ class Settings:
             raise InvalidParameterError(
                 "reference_angles", self.reference_angles, "1 while geometry is 'none'"
             )
+        if self.task == "track" and self.detection_interval > 1:
+            most = 1 if self.geometry == "none" else self.max_followed_frames + 1
+            if self.detection_interval > most:
+                raise InvalidParameterError(
+                    "detection_interval",
+                    self.detection_interval,
+                    "1 while geometry is 'none', else at most max_followed_frames + 1 = "
+                    f"{self.max_followed_frames + 1}",
+                )
         if self.thermal_reduced_keypoints >= self.max_keypoints:
             raise InvalidParameterError(
                 "thermal_reduced_keypoints",

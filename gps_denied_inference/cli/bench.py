@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, summary in (
         ("extract", "features of one image; also the network alone"),
         ("match", "extractor and matcher end to end, and each matcher alone"),
+        ("track", "a flight, frame by frame, with every frame detected and with fewer"),
     ):
         contest = contests.add_parser(name, help=summary)
         contest.add_argument("--source", help="folder, video or bag (default: simulated flight)")
@@ -121,6 +122,7 @@ def _race(args: argparse.Namespace, config: BuildConfig) -> dict[str, Any]:
 
     from gps_denied_inference.bench.extract import bench_extract
     from gps_denied_inference.bench.match import bench_match
+    from gps_denied_inference.bench.track import bench_track
 
     config = dataclasses.replace(
         config,
@@ -128,17 +130,14 @@ def _race(args: argparse.Namespace, config: BuildConfig) -> dict[str, Any]:
         width=args.width,
         channels=3 if args.color == "rgb" else 1,
     )
-    least = 2 if args.contest == "match" else 1
+    contests = {"match": bench_match, "track": bench_track}
+    contest = contests.get(args.contest) or functools.partial(bench_extract, model=args.model)
+    least = 1 if args.contest == "extract" else 2
     if args.frames < least or args.rounds < 1:
         raise ConfigurationError(f"need at least {least} frame(s) and 1 round")
     images = _images(args.source, args.frames, config)
     if len(images) < least:
         raise ConfigurationError(f"{args.source} holds {len(images)} frame(s), need {least}")
-    contest = (
-        bench_match
-        if args.contest == "match"
-        else functools.partial(bench_extract, model=args.model)
-    )
     with tqdm(total=100, desc=f"bench {args.contest}", unit="%", disable=None) as bar:
 
         def show(share: float, what: str) -> None:
@@ -190,9 +189,15 @@ def _print(report: dict[str, Any]) -> None:
     print(f"{'':<40}{'p50 ms':>10}{'p95 ms':>10}{'least ms':>10}")
     for name, row in report["latency_ms"].items():
         print(f"{name:<40}{row['p50']:>10.2f}{row['p95']:>10.2f}{row['least']:>10.2f}")
-    for title in ("times_faster_than_authors", "times_network_alone", "agreement"):
+    for title in (
+        "rate_hz",
+        "times_faster_than_authors",
+        "times_network_alone",
+        "frames",
+        "agreement",
+    ):
         for name, value in _flat(report.get(title, {})):
-            print(f"{title + ' ' + name:<52}{value:>10.4f}")
+            print(f"{title + ' ' + name:<64}{value:>10.4f}")
     if "authors_not_timed" in report:
         print(f"authors not timed: {report['authors_not_timed']}")
 

@@ -32,6 +32,20 @@ class Extractor:
         self.inference_time = 0.0
         """s, wall time of the newest forward pass."""
 
+    def check(self, image: npt.NDArray[np.uint8]) -> None:
+        """Refuse an image that the engine cannot take.
+
+        Raises:
+            FrameError: the image's channels are not the engine's.
+        """
+        channels = 1 if image.ndim == 2 else image.shape[2]
+        if channels != self.channels:
+            raise FrameError(
+                f"image has {channels} channel(s), the engine takes {self.channels}: "
+                "set parameter 'color' to match",
+                "wrong_channels",
+            )
+
     def extract(self, image: npt.NDArray[np.uint8]) -> Features:
         """Extract features; keypoints come out in px of ``image``.
 
@@ -43,14 +57,8 @@ class Extractor:
             FrameError: the image's channels are not the engine's.
             InferenceError, DeviceOutOfMemoryError, InvalidHandleError: from the runtime.
         """
+        self.check(image)
         height, width = image.shape[:2]
-        channels = 1 if image.ndim == 2 else image.shape[2]
-        if channels != self.channels:
-            raise FrameError(
-                f"image has {channels} channel(s), the engine takes {self.channels}: "
-                "set parameter 'color' to match",
-                "wrong_channels",
-            )
         resized: npt.NDArray[Any] = image
         if (height, width) != (self.height, self.width):
             shrinks = height * width > self.height * self.width

@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gps_denied_inference.pipeline.features import Features
-from gps_denied_inference.pipeline.geometry import Points
-from gps_denied_inference.pipeline.links import Links, Tracks, find_again
+from gps_denied_inference.pipeline.geometry import GeometricModel, Points
+from gps_denied_inference.pipeline.links import Links, Tracks, expect, find_again
+from gps_denied_inference.pipeline.matcher import Matches
 
 WINDOW = 15
 """px, side of the patch. 11 px doubles the error on the simulated flight, 21 px the time."""
@@ -36,6 +37,13 @@ LEAST_FOR_CORRECTION = 50
 LIKENESS = 0.7
 """Correlation of the patches before and now, which light does not change. Something that hides the
 point gives less; the way back does not show it, for flow hardly moves where nothing fits."""
+
+LEVELS = 3
+"""Halvings of the image in which to look for points of which nothing is known. Most of those that
+moved by 40 px of grey are found, one in five of those that moved by 50."""
+
+MOST_FOR_MOTION = 400
+"""Points whose flow tells the frame's motion. The field they give places all others."""
 
 _STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)
 
@@ -90,13 +98,15 @@ class View:
 
 
 def follow(
-    before: View, now: View, points: Points, expected: Points
+    before: View, now: View, points: Points, expected: Points, levels: int = 0
 ) -> tuple[Points, npt.NDArray[np.bool_]]:
     """Find points of one view in another one.
 
     Args:
         points: (N, 2) px of the received image, in ``before``.
-        expected: (N, 2) px, where they should be in ``now``, to within about two px of grey.
+        expected: (N, 2) px, where they should be in ``now``, to within about two px of grey, or
+            7 * 2^levels px.
+        levels: halvings of the image in which to look first.
 
     Returns:
         (N, 2) px, and (N,) which of them were found.
@@ -107,7 +117,7 @@ def follow(
         return found, np.zeros(len(points), np.bool_)
     start = before.to_grey(points[ok])
     guess = now.to_grey(expected[ok])
-    forth, valid = _search(before.grey, now.grey, start, guess)
+    forth, valid = _search(before.grey, now.grey, start, guess, levels)
     back, again = _search(now.grey, before.grey, forth, start.copy())
     good = valid & again
     good &= np.linalg.norm(back - start, axis=1) < WAY_BACK
@@ -122,15 +132,16 @@ def _search(
     now: npt.NDArray[np.uint8],
     start: npt.NDArray[np.float32],
     guess: npt.NDArray[np.float32],
+    levels: int = 0,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Run one level of flow from ``guess``, which is overwritten."""
+    """Run flow from ``guess``, which is overwritten."""
     found, valid, _ = cv2.calcOpticalFlowPyrLK(
         before,
         now,
         start,
         guess,
         winSize=(WINDOW, WINDOW),
-        maxLevel=0,
+        maxLevel=levels,
         criteria=_STOP,
         flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
     )
@@ -161,6 +172,61 @@ def _patches(
         borderMode=cv2.BORDER_REPLICATE,
     ).astype(np.float32)  # fmt: skip
     return np.asarray(patches - patches.mean(axis=1, keepdims=True), np.float32)
+
+
+def see_motion(before: View, now: View, features: Features) -> Matches:
+    """Match points of one view with another view by flow alone.
+
+    Args:
+        features: of ``before``.
+
+    Returns:
+        Where up to :data:`MOST_FOR_MOTION` of them are in ``now`` (query) against where they were
+        (reference); both indices say which they are; scores are 1.
+    """
+    step = max(1, -(-features.count // MOST_FOR_MOTION))
+    # In order of falling score, every n-th lies anywhere in the image.
+    indices = np.arange(0, features.count, step, dtype=np.int32)
+    points = features.keypoints[indices].astype(np.float64)
+    found, ok = follow(before, now, points, points, LEVELS)
+    return Matches(
+        indices[ok],
+        indices[ok],
+        np.ones(np.count_nonzero(ok), np.float32),
+        found[ok].astype(np.float32),
+        features.keypoints[indices[ok]],
+    )
+
+
+def carry(
+    features: Features,
+    earlier: Tracks,
+    motion: Matches,
+    model: GeometricModel,
+    before: View,
+    now: View,
+    threshold: float,
+    max_followed: int,
+) -> tuple[Features, Links]:
+    """Go on with all tracks in a frame in which nothing was detected.
+
+    Args:
+        features, earlier: of the earlier frame, and the tracks after it.
+        motion, model: what :func:`see_motion` gave, and what verified it.
+
+    Returns:
+        As :func:`extend`.
+    """
+    predicted, reach, flat = expect(earlier, motion, model, threshold)
+    nothing = dataclasses.replace(
+        features,
+        keypoints=features.keypoints[:0],
+        scores=features.scores[:0],
+        descriptors=features.descriptors[:0],
+    )
+    none = np.zeros(0, np.int32)
+    links = Links.of(nothing, earlier, none, none, predicted, reach, flat)
+    return extend(nothing, links, earlier, features, before, now, threshold, max_followed)
 
 
 def extend(

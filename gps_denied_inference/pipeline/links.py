@@ -224,10 +224,7 @@ def find_links(
         model: what verified ``matches``.
         threshold: px, that they were verified with.
     """
-    gate = GATE_SHARE * threshold * np.sqrt(1.0 + 1.0 / (earlier.ages + 1.0))
-    field = MotionField(matches, model, threshold)
-    predicted, slack = field.predict(earlier.smoothed)
-    reach = np.where(earlier.missed > 0, COASTING_GATE, 1.0) * gate + slack
+    predicted, reach, flat = expect(earlier, matches, model, threshold)
     proposed = matches.reference_indices
     offset = np.linalg.norm(matches.query_points - predicted[proposed], axis=1)
     keep = model.inliers & (offset < reach[proposed])
@@ -235,7 +232,25 @@ def find_links(
     more_here, more_there = _guided(features, earlier, predicted, reach, here, there)
     here = np.concatenate([here, more_here]).astype(np.int32)
     there = np.concatenate([there, more_there]).astype(np.int32)
-    return Links.of(features, earlier, here, there, predicted, reach, field.flat)
+    return Links.of(features, earlier, here, there, predicted, reach, flat)
+
+
+def expect(
+    earlier: Tracks, matches: Matches, model: GeometricModel, threshold: float
+) -> tuple[Points, npt.NDArray[np.float64], bool]:
+    """Return where the earlier tracks must be now and how far from there each may go on.
+
+    Args:
+        matches, model, threshold: what says so, see :class:`MotionField`.
+
+    Returns:
+        (T, 2) px, (T,) px, and whether all of the scene is taken to lie on one plane.
+    """
+    gate = GATE_SHARE * threshold * np.sqrt(1.0 + 1.0 / (earlier.ages + 1.0))
+    field = MotionField(matches, model, threshold)
+    predicted, slack = field.predict(earlier.smoothed)
+    reach = np.where(earlier.missed > 0, COASTING_GATE, 1.0) * gate + slack
+    return predicted, reach, field.flat
 
 
 def _guided(

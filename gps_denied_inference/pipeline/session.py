@@ -26,7 +26,8 @@ from gps_denied_inference.pipeline.flow import View
 from gps_denied_inference.pipeline.geometry import GeometricModel, verify
 from gps_denied_inference.pipeline.matcher import EngineMatcher, Matches, MutualNearestNeighbour
 from gps_denied_inference.pipeline.rotations import RotatedReference, RotationMatcher
-from gps_denied_inference.pipeline.tracker import Tracker, TrackUpdate
+from gps_denied_inference.pipeline.track_update import TrackUpdate
+from gps_denied_inference.pipeline.tracker import Tracker
 from gps_denied_inference.runtimes import create_runtime
 from gps_denied_inference.runtimes.protocol import (
     BuildConfig,
@@ -94,6 +95,7 @@ class InferenceSession:
         self._reference: RotatedReference | None = None
         self._reference_tag: Any = None
         self._use_reduced = False
+        self._undetected = 0
 
     def open(self, progress: Progress | None = None) -> None:
         """Choose the runtime, gate or build the engines, load and warm up.
@@ -281,12 +283,10 @@ class InferenceSession:
         extractor = self._reduced if self._use_reduced else self._extractor
         if extractor is None:
             raise FrameError("no engine is loaded", "not_configured")
-        begin = time.perf_counter()
-        features = extractor.extract(image)
-        extracted = time.perf_counter()
-        timings = {"extract": extracted - begin, "infer": extractor.inference_time}
-        if self.settings.task == "track":
-            return self._track(features, self._view(image, extractor), stamp_ns, tag, timings)
+        extractor.check(image)
+        if self._tracker is not None:
+            return self._track(self._tracker, extractor, image, stamp_ns, tag)
+        features, timings = self._extract(extractor, image)
         if self.settings.task == "match" and self._reference is not None:
             matches, geometry = self._match(features, self._reference, timings)
             return FrameResult(
@@ -312,6 +312,16 @@ class InferenceSession:
         timings["match"] = time.perf_counter() - begin - timings.get("verify", 0.0)
         return matches, geometry
 
+    def _extract(
+        self, extractor: Extractor, image: npt.NDArray[np.uint8]
+    ) -> tuple[Features, dict[str, float]]:
+        begin = time.perf_counter()
+        features = extractor.extract(image)
+        return features, {
+            "extract": time.perf_counter() - begin,
+            "infer": extractor.inference_time,
+        }
+
     def _view(self, image: npt.NDArray[np.uint8], extractor: Extractor) -> View | None:
         settings = self.settings
         if settings.max_followed_frames == 0:
@@ -322,16 +332,25 @@ class InferenceSession:
 
     def _track(
         self,
-        features: Features,
-        view: View | None,
+        tracker: Tracker,
+        extractor: Extractor,
+        image: npt.NDArray[np.uint8],
         stamp_ns: int,
         tag: Any,
-        timings: dict[str, float],
     ) -> FrameResult:
-        assert self._tracker is not None
         begin = time.perf_counter()
-        update = self._tracker.update(features, stamp_ns, tag, view)
-        timings["track"] = time.perf_counter() - begin
+        view, update = self._view(image, extractor), None
+        timings: dict[str, float] = {}
+        if view is not None and self._undetected + 1 < self.settings.detection_interval:
+            update = tracker.follow(view, stamp_ns, tag)
+            timings["follow"] = time.perf_counter() - begin
+        self._undetected += 1
+        if update is None:
+            self._undetected = 0
+            features, extraction = self._extract(extractor, image)
+            begin = time.perf_counter()
+            update = tracker.update(features, stamp_ns, tag, view)
+            timings |= {**extraction, "track": time.perf_counter() - begin}
         return FrameResult(
             update.features,
             update.matches_to_keyframe,

@@ -24,13 +24,16 @@ import numpy.typing as npt
 from gps_denied_inference.errors import InvalidParameterError, UnknownNameError
 from gps_denied_inference.pipeline import geometry as geo
 from gps_denied_inference.pipeline.features import Features
-from gps_denied_inference.pipeline.flow import View, extend
+from gps_denied_inference.pipeline.flow import View, carry, extend, see_motion
 from gps_denied_inference.pipeline.geometry import GeometricModel
 from gps_denied_inference.pipeline.links import Links, Tracks, find_links
 from gps_denied_inference.pipeline.matcher import Matches
+from gps_denied_inference.pipeline.track_update import TrackUpdate
 
-EVENTS = ("started", "tracked", "repeated", "blank", "lost", "gap", "time_backwards")
 MODELS = ("homography", "fundamental", "none")
+FOLLOWED_SHARE = 0.5
+"""Of the last detection's features: with fewer left to follow, a frame must be detected."""
+
 MIN_FEATURES = 12
 """Frames with fewer features are ``blank``: no homography could be verified on them."""
 
@@ -61,46 +64,11 @@ PROCESS_IDS = IdSource()
 
 
 @dataclass(frozen=True, eq=False)
-class TrackUpdate:
-    """What one frame did to the tracks.
-
-    Attributes:
-        features: with track ids and ages.
-        event: one of :data:`EVENTS`. After ``started``, ``blank``, ``lost``, ``gap`` and
-            ``time_backwards`` every id of this frame is fresh. ``repeated`` is the previous frame
-            over again (same features): ids and ages are the previous ones.
-        is_keyframe: this frame is the key frame for those that follow.
-        matches_to_keyframe: pairs to the previous key frame; None where there is none.
-        geometry: the model that verified those pairs; None where none was asked for or found.
-        keyframe_features, keyframe_tag: what ``matches_to_keyframe`` points into, and the tag
-            given with that frame; None where ``matches_to_keyframe`` is.
-        continued: number of features that continue a track.
-        followed: number of those that were not detected but followed in the image.
-        coasting: number of tracks that wait to be detected again.
-        cut: number of tracks that ended with this frame.
-        counters: frames per event, and ``keyframes``, ``tracks_started``, ``tracks_cut`` and
-            ``links_rejected`` (matches refused by geometry) since the tracker was made.
-    """
-
-    features: Features
-    event: str
-    is_keyframe: bool
-    matches_to_keyframe: Matches | None
-    geometry: GeometricModel | None
-    keyframe_features: Features | None
-    keyframe_tag: Any
-    continued: int
-    followed: int
-    coasting: int
-    cut: int
-    counters: Mapping[str, int]
-
-
-@dataclass(frozen=True, eq=False)
 class _Frame:
     """A frame that later ones may be matched to, and the tracks alive after it.
 
-    ``detected`` are its features as they came, without points that were followed.
+    ``detected`` are its features as they came, without points that were followed; of a frame that
+    was not detected, those of the last one that was.
     """
 
     features: Features
@@ -169,6 +137,11 @@ class Tracker:
         self._alive = 0
         self.reset()
 
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """As of :class:`TrackUpdate`, now."""
+        return dict(self._counters)
+
     def reset(self) -> None:
         """Forget every frame. Tracks end here; counters and ids go on."""
         self._cut_to(0)
@@ -210,11 +183,53 @@ class Tracker:
             return self._begin(features, stamp_ns, tag, "gap")
         for candidate in candidates:
             link = self._link(features, candidate)
-            if link is not None:
-                return self._continue(features, stamp_ns, tag, candidate, link)
+            if link is None:
+                continue
+            detected = features
+            if candidate.view is not None and self._view is not None:
+                features, link = extend(
+                    features, link, candidate.tracks, candidate.features, candidate.view,
+                    self._view, self._threshold, self._max_followed,
+                )  # fmt: skip
+            return self._continue(features, detected, stamp_ns, tag, candidate, link)
         if anchor not in candidates:  # too long ago to be tried again
             self._anchor = None
         return self._lose(features, stamp_ns, tag, "lost")
+
+    def follow(self, view: View, stamp_ns: int, tag: Any = None) -> TrackUpdate | None:
+        """Take the next frame by its image alone: go on with the newest frame's tracks in it.
+
+        Args:
+            view: the image.
+            stamp_ns, tag: as of :meth:`update`.
+
+        Returns:
+            None, and nothing has changed, where the frame must be detected and :meth:`update`
+            called: there is no good newest frame to follow from, times are out of order or too far
+            apart, no one motion is seen, or too few tracks are left.
+        """
+        newest = self._newest
+        if newest is None or newest is not self._anchor or newest.view is None:
+            return None
+        elapsed = stamp_ns - newest.stamp_ns
+        if elapsed >= 0 and np.array_equal(view.grey, newest.view.grey):
+            continued = newest.features.count
+            return self._report(newest, "repeated", continued=continued, detected=False)
+        if not 0 < elapsed <= self._max_gap_ns:
+            return None
+        motion = see_motion(newest.view, view, newest.features)
+        model = self._verify(motion)
+        if model is None:
+            return None
+        features, link = carry(
+            newest.features, newest.tracks, motion, model, newest.view, view,
+            self._threshold, self._max_followed,
+        )  # fmt: skip
+        if features.count < max(MIN_FEATURES, FOLLOWED_SHARE * newest.detected.count):
+            return None
+        self._view = view
+        self._counters["followed_frames"] += 1
+        return self._continue(features, newest.detected, stamp_ns, tag, newest, link, False)
 
     def _begin(self, features: Features, stamp_ns: int, tag: Any, event: str) -> TrackUpdate:
         """Start afresh with this frame; what leads to the old key frame is still reported."""
@@ -239,14 +254,15 @@ class Tracker:
         return self._report(frame, event, cut=self._cut_to(waiting + features.count))
 
     def _continue(
-        self, features: Features, stamp_ns: int, tag: Any, earlier: _Frame, link: Links
+        self,
+        features: Features,
+        detected: Features,
+        stamp_ns: int,
+        tag: Any,
+        earlier: _Frame,
+        link: Links,
+        newly_detected: bool = True,
     ) -> TrackUpdate:
-        detected = features
-        if earlier.view is not None and self._view is not None:
-            features, link = extend(
-                features, link, earlier.tracks, earlier.features, earlier.view, self._view,
-                self._threshold, self._max_followed,
-            )  # fmt: skip
         fresh = np.ones(features.count, np.bool_)
         fresh[link.here] = False
         ids = np.zeros(features.count, np.uint64)
@@ -272,7 +288,9 @@ class Tracker:
             self._counters["keyframes"] += 1
         self._newest = self._anchor = frame
         cut = self._cut_to(frame.tracks.count)
-        return self._report(frame, "tracked", due, keyframe, matches, model, continued, cut)
+        return self._report(
+            frame, "tracked", due, keyframe, matches, model, continued, cut, newly_detected
+        )
 
     def _report(
         self,
@@ -284,6 +302,7 @@ class Tracker:
         model: GeometricModel | None = None,
         continued: int = 0,
         cut: int = 0,
+        detected: bool = True,
     ) -> TrackUpdate:
         self._counters[event] += 1
         return TrackUpdate(
@@ -296,9 +315,10 @@ class Tracker:
             keyframe_tag=None if keyframe is None else keyframe.tag,
             continued=continued,
             followed=int(np.count_nonzero(frame.tracks.followed[: frame.features.count])),
+            detected=detected,
             coasting=frame.tracks.count - frame.features.count,
             cut=cut,
-            counters=dict(self._counters),
+            counters=self.counters,
         )
 
     def _take(self, count: int) -> npt.NDArray[np.uint64]:

@@ -10,7 +10,7 @@ from std_msgs.msg import Header
 from gps_denied_inference.errors import FrameError
 from gps_denied_inference.pipeline.camera import CameraModel
 from gps_denied_inference.pipeline.feature_cloud import FeatureCloudBuilder
-from gps_denied_inference.pipeline.tracker import TrackUpdate
+from gps_denied_inference.pipeline.track_update import TrackUpdate
 from gps_denied_inference.ros import messages
 from gps_denied_inference.settings import Settings
 

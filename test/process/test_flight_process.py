@@ -16,7 +16,9 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image, PointCloud
 
 from camera_process import CameraProcess
+from gps_denied_inference.demo.simulation import SimulatedFlight
 from gps_denied_inference.msg import FeatureArray, MatchArray
+from gps_denied_inference.pipeline.geometry import project
 from node_process import Driver, NodeProcess, driven, image_message
 
 WIDTH, HEIGHT = 640, 480
@@ -181,6 +183,39 @@ def test_tracks_cloud_and_overlay_of_a_real_flight(tmp_path: Path, flight: Path)
             assert earlier < stamp_of(match)
             assert len(match.query_points) == len(match.reference_points) == 2 * match.count
         assert max(match.inlier_count for match in matches) >= 30
+
+
+def test_tracks_go_on_in_frames_that_the_network_does_not_see(tmp_path: Path) -> None:
+    """Ids stay on their points over frames detected and followed in turn; ~/status shows both."""
+    simulated = SimulatedFlight(frames=16)
+    parameters = {**SMALL, "task": "track", "detection_interval": 2}
+    with driven(tmp_path, parameters=parameters) as (process, driver):
+        activate(process, driver)
+        answers = [
+            send_until_answered(
+                driver, cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY), frame.stamp_ns
+            )
+            for frame in simulated
+        ]
+        check_tracks(answers)
+        status = driver.wait_for_status(
+            lambda status: status.frames_out >= len(answers), "every frame in the status"
+        )
+        assert {"follow", "extract", "infer", "track"} <= set(status.stages)
+    first: dict[int, tuple[int, Any]] = {}
+    errors, later = [], [0] * len(answers)
+    for index, answer in enumerate(answers):
+        points = np.asarray(answer.keypoints, np.float64).reshape(-1, 2)
+        for track, point in zip(answer.track_ids, points, strict=True):
+            start, origin = first.setdefault(track, (index, point))
+            if start < index:
+                later[index] += 1
+                truth = project(simulated.motion(start, index), origin[None])[0]
+                errors.append(float(np.linalg.norm(truth - point)))
+    assert min(later[1:]) > 100
+    # All of a followed frame's points go on from the frame before.
+    assert all(later[index] == answers[index].count for index in range(1, len(answers), 2))
+    assert np.mean(np.array(errors) <= 2.0) >= 0.95
 
 
 def test_the_reference_is_switched_in_flight(tmp_path: Path, flight: Path) -> None:

@@ -67,6 +67,12 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
         ({"image_width": 100}, "image_width"),
         ({"require_signed_engines": True}, "engine_public_key"),
         ({"thermal_source": "replay"}, "thermal_replay_file"),
+        ({"task": "track", "detection_interval": 10}, "detection_interval"),
+        (
+            {"task": "track", "detection_interval": 2, "max_followed_frames": 0},
+            "detection_interval",
+        ),
+        ({"task": "track", "detection_interval": 2, "geometry": "none"}, "detection_interval"),
         ({"max_keypoints": 100, "thermal_reduced_keypoints": 100}, "thermal_reduced_keypoints"),
     ],
 )
@@ -74,3 +80,15 @@ def test_settings_that_do_not_go_together_are_refused(changes, name):
     with pytest.raises(InvalidParameterError) as refusal:
         Settings.from_mapping(dataclasses.asdict(Settings()) | changes)
     assert refusal.value.name == name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"detection_interval": 9},
+        {"detection_interval": 2, "max_followed_frames": 1},
+        {"detection_interval": 50, "max_followed_frames": 1, "task": "match"},
+    ],
+)
+def test_settings_that_go_together_are_taken(changes):
+    Settings.from_mapping({"task": "track"} | changes)

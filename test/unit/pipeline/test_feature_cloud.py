@@ -12,7 +12,7 @@ from gps_denied_inference.pipeline import feature_cloud
 from gps_denied_inference.pipeline.camera import CameraModel
 from gps_denied_inference.pipeline.feature_cloud import LAYOUTS, FeatureCloudBuilder
 from gps_denied_inference.pipeline.features import Features
-from gps_denied_inference.pipeline.tracker import TrackUpdate
+from gps_denied_inference.pipeline.track_update import TrackUpdate
 
 WIDTH, HEIGHT = 752, 480
 K = [458.654, 0.0, 367.215, 0.0, 457.296, 248.375, 0.0, 0.0, 1.0]
@@ -43,7 +43,7 @@ def update(ids, pixels, event="tracked", size=(WIDTH, HEIGHT)):
         np.asarray(ids, np.uint64),
         np.ones(n, np.uint32),
     )
-    return TrackUpdate(features, event, False, None, None, None, None, n, 0, 0, 0, {})
+    return TrackUpdate(features, event, False, None, None, None, None, n, 0, True, 0, 0, {})
 
 
 def flight(builder, frames):

@@ -8,7 +8,7 @@ import pytest
 
 from gps_denied_inference.demo.scene import load_scene
 from gps_denied_inference.pipeline.features import Features
-from gps_denied_inference.pipeline.flow import View, follow
+from gps_denied_inference.pipeline.flow import MOST_FOR_MOTION, View, follow, see_motion
 from gps_denied_inference.pipeline.matcher import MutualNearestNeighbour
 from gps_denied_inference.pipeline.tracker import IdSource, Tracker
 
@@ -150,3 +150,145 @@ def test_without_a_view_nothing_is_followed():
         update = tracker.update(features(points[at], descriptors[at]), frame * STEP)
         assert update.followed == 0
         assert update.features.count == np.count_nonzero(at)
+
+
+def test_motion_is_seen_without_any_hint():
+    """Most points that moved by 40 px, more than twice the patch's side, are found."""
+    before, now = ground(), ground((32.0, -24.0))
+    points = corners(before)
+    seen = see_motion(
+        View.of(before, *SIZE, 9),
+        View.of(now, *SIZE, 9),
+        features(points, descriptors_of(len(points))),
+    )
+    assert seen.count > 0.5 * len(points)
+    np.testing.assert_array_equal(seen.query_indices, seen.reference_indices)
+    np.testing.assert_allclose(seen.reference_points, points[seen.reference_indices], atol=1e-4)
+    errors = np.linalg.norm(seen.query_points - seen.reference_points - (32.0, -24.0), axis=1)
+    assert np.median(errors) < 0.1
+
+
+def test_motion_is_seen_in_a_sample_of_many_points():
+    image = ground()
+    points = np.random.default_rng(3).uniform(30, 200, (1000, 2))
+    seen = see_motion(
+        View.of(image, *SIZE, 9), View.of(image, *SIZE, 9), features(points, np.eye(1000, 8))
+    )
+    assert 200 <= seen.count <= MOST_FOR_MOTION
+    assert seen.query_indices.min() < 50
+    assert seen.query_indices.max() > 950
+
+
+class Between:
+    """Moving ground, of which only some frames are detected."""
+
+    def __init__(self, **options):
+        self.points = corners(ground())
+        self.descriptors = descriptors_of(len(self.points))
+        self.tracker = Tracker(
+            MutualNearestNeighbour(), **{"max_followed": 3, **options}, ids=IdSource()
+        )
+
+    @staticmethod
+    def shift(frame):
+        return np.array([2.0, 1.0]) * frame
+
+    def view(self, frame):
+        return View.of(ground(self.shift(frame)), *SIZE, 200)
+
+    def detect(self, frame, view=None):
+        seen = features(self.points + self.shift(frame), self.descriptors)
+        view = self.view(frame) if view is None else view
+        return self.tracker.update(seen, frame * STEP, frame, view)
+
+    def follow(self, frame, view=None, stamp=None):
+        view = self.view(frame) if view is None else view
+        return self.tracker.follow(view, frame * STEP if stamp is None else stamp, frame)
+
+
+@pytest.mark.parametrize("model", ["homography", "fundamental"])
+def test_frames_between_detections_keep_ids_on_their_points(model):
+    flight = Between(geometry=model)
+    first = flight.detect(0)
+    at = dict(zip(first.features.track_ids.tolist(), flight.points, strict=True))
+    for frame in range(1, 9):
+        update = flight.detect(frame) if frame % 3 == 0 else flight.follow(frame)
+        assert update.event == "tracked"
+        assert update.detected == (frame % 3 == 0)
+        assert (update.keyframe_tag, update.is_keyframe) == (0, False)
+        assert update.geometry.inlier_count > 0.9 * update.matches_to_keyframe.count
+        ids = update.features.track_ids.tolist()
+        going_on = [i for i, track in enumerate(ids) if track in at]
+        assert len(going_on) > 0.9 * len(at)
+        truth = np.array([at[ids[i]] for i in going_on]) + flight.shift(frame)
+        errors = np.linalg.norm(update.features.keypoints[going_on] - truth, axis=1)
+        assert errors.max() < 0.6
+        assert (update.features.track_ages[going_on] == frame).all()
+        assert (np.diff(update.features.scores) <= 0).all()
+        alive = update.counters["tracks_started"] - update.counters.get("tracks_cut", 0)
+        assert alive == update.features.count + update.coasting
+        if not update.detected:
+            assert update.followed == update.continued == update.features.count
+    assert update.counters["followed_frames"] == 6
+    assert update.counters["tracked"] == 8
+
+
+def test_no_track_is_followed_for_longer_than_allowed():
+    flight = Between(max_followed=2)
+    flight.detect(0)
+    assert flight.follow(1) is not None
+    assert flight.follow(2) is not None
+    assert flight.follow(3) is None
+    assert flight.detect(3).event == "tracked"
+
+
+def test_the_same_image_again_is_a_repeated_frame_at_whatever_time():
+    flight = Between()
+    flight.detect(0)
+    one = flight.follow(1)
+    for stamp in (STEP, 2 * STEP):
+        again = flight.follow(1, stamp=stamp)
+        assert (again.event, again.detected) == ("repeated", False)
+        np.testing.assert_array_equal(again.features.track_ids, one.features.track_ids)
+        np.testing.assert_array_equal(again.features.track_ages, one.features.track_ages)
+
+
+def blank_frame(flight):
+    nothing = features(np.zeros((0, 2)), np.zeros((0, 64), np.float32))
+    flight.tracker.update(nothing, STEP, None, View.of(np.zeros(SIZE[::-1], np.uint8), *SIZE, 9))
+
+
+def noise():
+    return View.of(np.random.default_rng(0).integers(0, 255, SIZE[::-1], np.uint8), *SIZE, 200)
+
+
+@pytest.mark.parametrize(
+    ("options", "before", "view", "stamp"),
+    [
+        pytest.param({}, lambda flight: flight.tracker.reset(), None, 2, id="no frame yet"),
+        pytest.param({}, blank_frame, None, 2, id="newest frame is blank"),
+        pytest.param({}, None, None, 0, id="time stands still"),
+        pytest.param({}, None, None, -1, id="time goes backwards"),
+        pytest.param({"max_gap": 0.04}, None, None, 1, id="too long ago"),
+        pytest.param({}, None, noise(), 1, id="another scene"),
+        pytest.param({}, None, View.of(ground((2, 1)), 160, 128, 9), 1, id="another size"),
+        pytest.param({"max_followed": 0}, None, None, 1, id="not allowed"),
+        pytest.param({"geometry": "none"}, None, None, 1, id="without a check"),
+    ],
+)
+def test_a_frame_that_only_a_detection_can_tell_changes_nothing(options, before, view, stamp):
+    flight = Between(**options)
+    first = flight.detect(0)
+    if before is not None:
+        before(flight)
+    counters = dict(flight.tracker.counters)
+    assert flight.follow(3, view, stamp * STEP) is None
+    assert flight.tracker.counters == counters
+    update = flight.detect(3)
+    expected = {"max_gap": "gap"}.get(next(iter(options), ""), "tracked")
+    if before is not None and before is not blank_frame:
+        expected = "started"
+    assert update.event == expected
+    assert "followed_frames" not in update.counters
+    if expected == "tracked":
+        assert np.isin(update.features.track_ids, first.features.track_ids).mean() > 0.9

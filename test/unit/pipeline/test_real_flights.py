@@ -241,6 +241,42 @@ def test_tracks_stay_on_their_points(simulated, model, followed, record_property
         assert not any(update.followed for update in updates)
 
 
+@pytest.mark.parametrize("model", ["homography", "fundamental"])
+@pytest.mark.parametrize("interval", [2, 4])
+def test_tracks_stay_on_their_points_between_detections(
+    simulated, model, interval, record_property
+):
+    """The network sees only every second or fourth frame, and no track is the worse for it."""
+    flight, features, views = simulated
+    tracker = Tracker(MutualNearestNeighbour(), model, 3.0, max_followed=8, ids=IdSource())
+    history, counts = {}, []
+    for index, (seen, view) in enumerate(zip(features, views, strict=True)):
+        stamp = index * 50_000_000
+        if index % interval == 0:
+            update = tracker.update(seen, stamp, None, view)
+        else:
+            update = tracker.follow(view, stamp)
+            assert update is not None, f"frame {index} could not be followed"
+        counts.append(update.features.count)
+        points = update.features.keypoints.astype(np.float64)
+        for track, point in zip(update.features.track_ids.tolist(), points, strict=True):
+            history.setdefault(track, []).append((index, point))
+    tracks = [seen for seen in history.values() if len(seen) > 1]
+    worst, steps = against_truth(flight, tracks)
+    within = float(np.mean(worst <= 2.0))
+    record_property("share_within_2_px", within)
+    record_property("median_length", median_length(history))
+    record_property("median_length_of_all", median_length(history, 1))
+    record_property("points_per_frame", float(np.mean(counts)))
+    assert within >= 0.95
+    assert max(worst) < 4.5
+    assert max(steps) < 4.5
+    assert median_length(history) >= 8
+    assert median_length(history, 1) >= 8
+    assert np.mean(counts) >= 800
+    assert max(counts) <= 1000
+
+
 def test_following_gives_the_same_tracks_every_time(simulated):
     _, features, views = simulated
     runs = [

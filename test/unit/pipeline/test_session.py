@@ -87,6 +87,59 @@ def test_tracks_keep_their_ids_and_follow_the_motion(open_session):
     assert np.allclose(np.median(moved, axis=0), [4, 0], atol=0.5)
 
 
+def test_the_network_sees_every_nth_frame_and_tracks_go_on_between(open_session):
+    session = open_session(task="track", detection_interval=3)
+    results = [session.process(scene(2 * i), i * 33_000_000, i) for i in range(8)]
+    seen = ["infer" in result.timings for result in results]
+    assert seen == [True, False, False, True, False, False, True, False]
+    assert [result.track.detected for result in results] == seen
+    assert ["follow" in r.timings and "track" not in r.timings for r in results] == [
+        not one for one in seen
+    ]
+    first = dict(
+        zip(results[0].features.track_ids.tolist(), results[0].features.keypoints, strict=True)
+    )
+    for i, result in enumerate(results[1:], 1):
+        moved = [
+            first[track] - point
+            for track, point in zip(
+                result.features.track_ids.tolist(), result.features.keypoints, strict=True
+            )
+            if track in first
+        ]
+        assert len(moved) > 30
+        np.testing.assert_allclose(np.median(moved, axis=0), [2 * i, 0], atol=0.3)
+        assert result.matches.count > 30
+        assert result.geometry is not None
+
+
+def test_a_frame_that_cannot_be_followed_is_detected_at_once(open_session):
+    """Another scene comes between: the count of frames starts again with its detection."""
+    session = open_session(task="track", detection_interval=4)
+    other = np.ascontiguousarray(scene(400)[::-1])
+    images = [scene(0), scene(2), other, np.roll(other, 2, axis=1), scene(4)]
+    results = [session.process(image, i * 33_000_000, i) for i, image in enumerate(images)]
+    assert [result.track.detected for result in results] == [True, False, True, True, True]
+    assert results[2].track.event == "lost"
+    assert {"follow", "extract", "infer", "track"} <= set(results[2].timings)
+
+
+def test_a_pause_ends_the_following(open_session):
+    session = open_session(task="track", detection_interval=4)
+    session.process(scene(0), 0, 0)
+    session.restart_tracks()
+    assert session.process(scene(2), 33_000_000, 1).track.detected
+
+
+def test_wrong_channels_are_refused_between_detections_too(open_session):
+    session = open_session(task="track", detection_interval=2)
+    session.process(scene(), 0, None)
+    with pytest.raises(FrameError) as refusal:
+        session.process(np.dstack([scene(2)] * 3), 33_000_000, None)
+    assert refusal.value.reason == "wrong_channels"
+    assert not session.process(scene(2), 66_000_000, None).track.detected
+
+
 def test_match_waits_for_its_reference_and_then_verifies(open_session):
     session = open_session(task="match")
     assert session.process(scene(6), 0, None).matches is None

@@ -14,7 +14,8 @@ from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.geometry import project
 from gps_denied_inference.pipeline.links import MAX_MISSED
 from gps_denied_inference.pipeline.matcher import MutualNearestNeighbour
-from gps_denied_inference.pipeline.tracker import EVENTS, IdSource, Tracker
+from gps_denied_inference.pipeline.track_update import EVENTS
+from gps_denied_inference.pipeline.tracker import IdSource, Tracker
 
 STEP = 50_000_000  # ns between frames
 WIDTH, HEIGHT = 640, 480
