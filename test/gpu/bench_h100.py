@@ -236,20 +236,23 @@ def measure_memory(model: Model, options: argparse.Namespace, cache: Path) -> di
     return results
 
 
-def compare(wanted: Arrays, got: Arrays, radius: float) -> tuple[float, float, float]:
-    """Return the share of keypoints the same within ``radius`` px, both ways, and the cosines.
+def compare(wanted: Arrays, got: Arrays, radius: float) -> dict[str, float]:
+    """Say how far two feature sets of one image are the same; cosines are of those that are.
 
-    Those are the mean and the least of the descriptors of keypoints that are the same.
+    ``same`` is the share of keypoints within ``radius`` px, both ways, and ``alike`` the share of
+    the larger set that besides have descriptors with a cosine of at least 0.999.
     """
     n, m = int(wanted["count"][0]), int(got["count"][0])
     apart = np.linalg.norm(wanted["keypoints"][:n, None] - got["keypoints"][None, :m], axis=2)
     nearest = apart.argmin(axis=1)
     same = apart.min(axis=1) <= radius
     cosine = (wanted["descriptors"][:n] * got["descriptors"][nearest]).sum(axis=1)[same]
-    share = float(min(same.mean(), (apart.min(axis=0) <= radius).mean()))
-    if not same.any():
-        return share, float("nan"), float("nan")
-    return share, float(cosine.mean()), float(cosine.min())
+    return {
+        "same": float(min(same.mean(), (apart.min(axis=0) <= radius).mean())),
+        "alike": float((cosine >= 0.999).sum() / max(n, m)),
+        "cosine": float(cosine.mean()) if same.any() else float("nan"),
+        "cosine_least": float(cosine.min()) if same.any() else float("nan"),
+    }
 
 
 def measure_agreement(
@@ -285,14 +288,15 @@ def measure_agreement(
                 pairs[f"onnxruntime fp32 to {name}"] = (theirs, fp32)
     results = {}
     for name, (wanted, got) in pairs.items():
-        both = [compare(a, b, radius) for a, b in zip(wanted, got, strict=True)]
+        found = [compare(a, b, radius) for a, b in zip(wanted, got, strict=True)]
         results[name] = {
-            within: float(np.mean([same for same, _, _ in both])),
-            f"{within}_worst_frame": min(same for same, _, _ in both),
-            "cosine": float(np.mean([cosine for _, cosine, _ in both])),
-            "cosine_worst_frame": min(cosine for _, cosine, _ in both),
-            "cosine_least": min(least for _, _, least in both),
-            "frames": len(both),
+            within: float(np.mean([frame["same"] for frame in found])),
+            f"{within}_worst_frame": min(frame["same"] for frame in found),
+            "alike_worst_frame": min(frame["alike"] for frame in found),
+            "cosine": float(np.mean([frame["cosine"] for frame in found])),
+            "cosine_worst_frame": min(frame["cosine"] for frame in found),
+            "cosine_least": min(frame["cosine_least"] for frame in found),
+            "frames": len(found),
         }
     return results
 
