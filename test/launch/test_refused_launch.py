@@ -21,7 +21,7 @@ from node_process import ACTIVE, UNCONFIGURED
 CASES = {
     "invalid_parameter": (lambda: {"max_keypoints": 0}, "'max_keypoints' = 0 is refused"),
     "unknown_model": (lambda: {"model": "no_such_model"}, "no_such_model"),
-    "missing_gpu": (lambda: {"runtime": "onnxruntime", "device": "cuda:7"}, "cuda"),
+    "missing_gpu": (lambda: {"runtime": "onnxruntime", "device": "cuda:63"}, "cuda"),
     "missing_engine": (
         lambda: {"runtime": "onnxruntime", "device": "cpu", "engine_policy": "load_only"},
         "load_only",

@@ -43,9 +43,12 @@ def refuse(process: NodeProcess, driver: Driver, *words: str) -> str:
     [
         ({"model": "no_such_model"}, ("no_such_model", "xfeat")),
         # No GPU of this number anywhere: named as missing, with what mends it.
-        ({"runtime": "onnxruntime", "device": "cuda:7"}, ("onnxruntime (cuda): ", "cuda:7", "; ")),
-        ({"runtime": "tensorrt", "device": "cuda:7"}, ("tensorrt (cuda): ", "cuda:7", "; ")),
-        ({"runtime": "auto", "device": "cuda:7"}, ("tensorrt (", "onnxruntime (", "cuda:7")),
+        (
+            {"runtime": "onnxruntime", "device": "cuda:63"},
+            ("onnxruntime (cuda): ", "cuda:63", "; "),
+        ),
+        ({"runtime": "tensorrt", "device": "cuda:63"}, ("tensorrt (cuda): ", "cuda:63", "; ")),
+        ({"runtime": "auto", "device": "cuda:63"}, ("tensorrt (", "onnxruntime (", "cuda:63")),
         ({"matcher": "no_such_matcher", "task": "match"}, ("no_such_matcher",)),
         ({"weights_file": "/no/such/file.pt", "runtime": "pytorch_fp32"}, ("/no/such/file.pt",)),
         ({"task": "match", "reference_file": "/no/such/map.png"}, ("/no/such/map.png",)),
