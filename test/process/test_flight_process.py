@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from gps_denied_inference.pipeline.geometry import project
 from node_process import Driver, NodeProcess, driven, image_message
 
 WIDTH, HEIGHT = 640, 480
+LONG = os.environ.get("GDI_LONG_TESTS") == "1"
 SMALL = {
     "runtime": "onnxruntime",
     "device": "cpu",
@@ -341,3 +343,47 @@ def test_two_streams_at_30_hz_are_accounted_for(tmp_path: Path, flight: Path) ->
         check_tracks(down.features)
         assert down.node.count_subscribers(overlays) == 0
         assert "Traceback" not in process.output + front_process.output
+
+
+def test_every_frame_of_a_25_hz_camera_is_tracked(tmp_path: Path) -> None:
+    """VGA, K = 1000, on a CPU. A quiet machine keeps up; any other accounts for each frame."""
+    rate, frames = 25.0, round((60 if LONG else 8) * 25.0)
+    (tmp_path / "images").mkdir()
+    for frame in SimulatedFlight(frames=60):
+        cv2.imwrite(str(tmp_path / "images" / f"{frame.index:03}.png"), frame.image[:, :, ::-1])
+    parameters = {
+        **SMALL,
+        "task": "track",
+        "detection_interval": 2,
+        "image_width": WIDTH,
+        "image_height": HEIGHT,
+        "max_keypoints": 1000,
+    }
+    with driven(tmp_path, parameters=parameters) as (process, driver):
+        assert driver.configure(), process.output
+        with CameraProcess(
+            tmp_path,
+            rate=rate,
+            frames=frames,
+            width=WIDTH,
+            height=HEIGHT,
+            images=tmp_path / "images",
+        ) as camera:
+            assert driver.activate()
+            sent = camera.result(frames / rate * 2 + 60)["sent"]
+            status = driver.wait_for_status(
+                lambda s: s.frames_in == sent and s.frames_in == s.frames_out + s.frames_dropped,
+                "the node to account for every frame that the camera sent",
+            )
+        driver.wait_until(
+            lambda: len(driver.features) == status.frames_out, "an answer for each frame out"
+        )
+        drops = dict(zip(status.drop_reasons, status.drop_counts, strict=True))
+        p50 = dict(zip(status.stages, (1e3 * t for t in status.latency_p50), strict=True))
+        stages = ", ".join(f"{name} {ms:.1f}" for name, ms in p50.items())
+        print(f"{sent} sent at {rate} Hz, {status.frames_out} answered, {drops}; p50 ms: {stages}")
+        assert sent == frames
+        assert set(drops) <= {"superseded", "lost_in_transport"}
+        assert check_tracks(driver.features) >= 5
+        if LONG:
+            assert status.frames_out >= 0.99 * sent

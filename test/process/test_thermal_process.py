@@ -358,25 +358,24 @@ def test_a_reader_that_blocks_for_ten_seconds_costs_frames_nothing(tmp_path: Pat
         with Camera(driver):
             wait_for_level(driver, "NOMINAL")
             driver.wait_until(lambda: len(driver.features) > 50, "features")
-            free: list[np.ndarray] = []
-            blocked: list[np.ndarray] = []
-            # In turns, so that what else the machine does falls on both alike.
+            rounds: list[tuple[np.ndarray, np.ndarray]] = []
+            # Three rounds, each with frames before and after the block: what else the machine does
+            # in one of them does not decide, and a reader that did cost frames would in each.
             for _ in range(3):
-                free.append(latencies(driver, 5.0))
+                before = latencies(driver, 5.0)
                 with zone.blocked():
-                    blocked.append(latencies(driver, 10.0))
+                    blocked = latencies(driver, 10.0)
                     state: ThermalState = driver.thermal[-1]
                     assert state.level == ThermalState.LEVEL_UNKNOWN
                     assert "has not answered for" in state.reason
                     assert state.sample_age > 8.0
                 wait_for_level(driver, "NOMINAL")
-                free.append(latencies(driver, 5.0))
-            all_free, all_blocked = np.concatenate(free), np.concatenate(blocked)
-            p95 = [float(np.percentile(values, 95)) for values in (all_free, all_blocked)]
-            print(f"p95 free {p95[0]:.4f} s ({len(all_free)}), ", end="")
-            print(f"blocked {p95[1]:.4f} s ({len(all_blocked)})")
-            assert len(all_blocked) >= 0.9 * len(all_free)
-            assert p95[1] <= 1.1 * p95[0]
+                rounds.append((np.concatenate([before, latencies(driver, 5.0)]), blocked))
+            p95 = np.array([[np.percentile(values, 95) for values in one] for one in rounds])
+            counts = np.array([[len(values) for values in one] for one in rounds])
+            print(f"p95 free, blocked, s: {p95.round(4).tolist()}; frames {counts.tolist()}")
+            assert np.median(counts[:, 1] / counts[:, 0]) >= 0.9
+            assert np.median(p95[:, 1] / p95[:, 0]) <= 1.1
         answers: list[FeatureArray] = driver.features
         stamps = [(a.header.stamp.sec, a.header.stamp.nanosec) for a in answers]
         assert stamps == sorted(set(stamps))
