@@ -20,6 +20,7 @@ from gps_denied_inference.architectures.lightglue_network import (
     Shape,
     inner_values,
 )
+from gps_denied_inference.architectures.lightglue_weights import folded
 from gps_denied_inference.architectures.matching import (
     MASKED,
     match_threshold,
@@ -107,22 +108,6 @@ def _centred(keypoints: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
     return (keypoints - size / 2) / (size.max() / 2)
 
 
-def _untangled(value: torch.Tensor, shape: Shape) -> torch.Tensor:
-    """Reorder the rows of Wqkv.
-
-    Published, q, k and v alternate channel by channel, and channels 2i and 2i + 1 of q and k turn
-    together. Here the three come one after another, and the channels that turn together lie half a
-    head apart. The same order in q and k leaves their products as they were.
-    """
-    size = shape.width // shape.heads
-    if value.shape[0] != 3 * shape.width:
-        return value  # of another network: loading it says so
-    parts = value.reshape(shape.heads, size, 3, *value.shape[1:]).transpose(1, 2)
-    halves = torch.cat([parts[:, :, 0::2], parts[:, :, 1::2]], dim=2)
-    ordered = torch.cat([halves[:, :2], parts[:, 2:]], dim=1).transpose(0, 1)
-    return ordered.reshape(value.shape).contiguous()
-
-
 def _load(model: Model, shape: Shape, prefix: str) -> LightGlueNetwork:
     state = {
         key.removeprefix(prefix): value
@@ -145,9 +130,9 @@ def _load(model: Model, shape: Shape, prefix: str) -> LightGlueNetwork:
             if key.startswith(f"{block}."):
                 _, index, rest = key.split(".", 2)
                 key = f"transformers.{index}.{block}.{rest}"
-        kept[key] = _untangled(value, shape) if "Wqkv" in key else value
+        kept[key] = value
     network = LightGlueNetwork(shape)
-    load_state(network, kept, model)
+    load_state(network, folded(kept, shape), model)
     return network.eval()
 
 

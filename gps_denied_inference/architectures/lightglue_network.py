@@ -1,7 +1,9 @@
 """LightGlue's transformer (Lindenberger et al., ICCV 2023), as a torch module.
 
-Written from the paper and from the shapes of the published checkpoints; parameter names follow
-those, except where ``architectures.lightglue`` renames them while loading.
+Written from the paper and from the shapes of the published checkpoints. The parameters are theirs
+after ``architectures.lightglue_weights`` has multiplied those that follow one another without
+anything between: the scale of the logits into the queries and keys, the output projection of an
+attention into the feed-forward, and of a single head the projection of its values as well.
 """
 
 from __future__ import annotations
@@ -34,9 +36,10 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 """One value of each of the two images."""
 
 
-def _rotate(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor, half: int) -> torch.Tensor:
-    """Turn channel i of the first half with channel i of the second; x is (heads, K, 2 half)."""
-    first, second = x[..., :half], x[..., half:]
+def _rotate(
+    first: torch.Tensor, second: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor
+) -> torch.Tensor:
+    """Turn channel i of the first half with channel i of the second; (heads, K, half) each."""
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
 
 
@@ -45,76 +48,93 @@ def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tenso
     return torch.softmax(q @ k.transpose(-1, -2) + mask, dim=-1) @ v
 
 
-def _feed_forward(width: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(2 * width, 2 * width),
-        nn.LayerNorm(2 * width),
-        nn.GELU(),
-        nn.Linear(2 * width, width),
-    )
+class _FeedForward(nn.Module):
+    """Updates states from themselves and from what was attended to, not yet projected.
+
+    Both go into one linear layer, each through its own columns of it: two products, of which the
+    second adds to the first, are that layer without joining its inputs.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.own = nn.Linear(width, 2 * width)
+        self.context = nn.Parameter(torch.zeros(width, 2 * width))
+        self.norm = nn.LayerNorm(2 * width)
+        self.activation = nn.GELU()
+        self.out = nn.Linear(2 * width, width)
+
+    def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Update x (K, C) from the context (K, C)."""
+        hidden = torch.addmm(self.own(x), context, self.context)
+        updated: torch.Tensor = x + self.out(self.activation(self.norm(hidden)))
+        return updated
 
 
-class _Heads(nn.Module):
-    """Splits (K, C) into (heads, K, C/heads) and back. Only K is unknown to the exporter."""
+class _Attention(nn.Module):
+    """What both attentions share. Only K is unknown to the exporter.
+
+    A single head attends to the states themselves: the sum of projected values is the projection
+    of their sum, and that projection is part of the feed-forward's weights.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads, self.size = heads, width // heads
-        self.scale = self.size**-0.5
+        self.heads, self.width = heads, width
+        self.values = nn.Identity() if heads == 1 else nn.Linear(width, width)
+        self.feed_forward = _FeedForward(width)
 
     def split(self, x: torch.Tensor) -> torch.Tensor:
         """Return (heads, K, C/heads) of (K, C)."""
-        return x.reshape(-1, self.heads, self.size).transpose(0, 1)
+        if self.heads == 1:
+            return x.unsqueeze(0)  # costs nothing; a transpose is a copy to some runtimes
+        return x.reshape(-1, self.heads, x.shape[1] // self.heads).transpose(0, 1)
 
     def join(self, x: torch.Tensor) -> torch.Tensor:
         """Return (K, C) of (heads, K, C/heads)."""
-        return x.transpose(0, 1).reshape(-1, self.heads * self.size)
+        if self.heads == 1:
+            return x.squeeze(0)
+        return x.transpose(0, 1).reshape(-1, self.width)
 
 
-class SelfAttention(_Heads):
-    """Keypoints of one image exchange what they know, aware of where they lie."""
+class SelfAttention(_Attention):
+    """Keypoints of one image exchange what they know, aware of where they lie.
+
+    ``queries_keys`` gives, one after another and of all heads, the first halves of the queries,
+    their second halves, and both of the keys.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__(width, heads)
-        self.Wqkv = nn.Linear(width, 3 * width)
-        self.out_proj = nn.Linear(width, width)
-        self.ffn = _feed_forward(width)
+        self.queries_keys = nn.Linear(width, 2 * width)
 
     def forward(
         self, x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
         """Update x (K, C)."""
-        qkv = self.Wqkv(x)
-        width = self.heads * self.size
-        q, k, v = (self.split(qkv[:, i * width : (i + 1) * width]) for i in range(3))
-        q, k = (_rotate(part, cosine, sine, self.size // 2) for part in (q, k))
-        message = self.out_proj(self.join(_attend(q * self.scale, k, v, mask)))
-        out: torch.Tensor = x + self.ffn(torch.cat([x, message], dim=-1))
-        return out
+        parts = self.queries_keys(x).split(self.width // 2, dim=1)
+        q1, q2, k1, k2 = (self.split(part) for part in parts)
+        q, k = _rotate(q1, q2, cosine, sine), _rotate(k1, k2, cosine, sine)
+        context = self.join(_attend(q, k, self.split(self.values(x)), mask))
+        updated: torch.Tensor = self.feed_forward(x, context)
+        return updated
 
 
-class CrossAttention(_Heads):
+class CrossAttention(_Attention):
     """Keypoints of two images exchange what they know; queries and keys share one projection."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__(width, heads)
         self.to_qk = nn.Linear(width, width)
-        self.to_v = nn.Linear(width, width)
-        self.to_out = nn.Linear(width, width)
-        self.ffn = _feed_forward(width)
 
     def forward(
         self, x0: torch.Tensor, x1: torch.Tensor, mask0: torch.Tensor, mask1: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Update x0 and x1, each (K, C)."""
         qk0, qk1 = self.split(self.to_qk(x0)), self.split(self.to_qk(x1))
-        v0, v1 = self.split(self.to_v(x0)), self.split(self.to_v(x1))
-        message0 = self.to_out(self.join(_attend(qk0 * self.scale, qk1, v1, mask1)))
-        message1 = self.to_out(self.join(_attend(qk1 * self.scale, qk0, v0, mask0)))
-        return (
-            x0 + self.ffn(torch.cat([x0, message0], dim=-1)),
-            x1 + self.ffn(torch.cat([x1, message1], dim=-1)),
-        )
+        v0, v1 = self.split(self.values(x0)), self.split(self.values(x1))
+        context0 = self.join(_attend(qk0, qk1, v1, mask1))
+        context1 = self.join(_attend(qk1, qk0, v0, mask0))
+        return self.feed_forward(x0, context0), self.feed_forward(x1, context1)
 
 
 class _Layer(nn.Module):

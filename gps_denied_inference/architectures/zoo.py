@@ -270,7 +270,7 @@ register_model(
         ),
         trained_for=("xfeat",),
         graph="lighterglue.onnx",
-        graph_sha256="536d392dbf2572d80e91b58e214cbdc070ccdd8375f37220ee0fd2fb8b4b7e46",
+        graph_sha256="555d0ebb77afab9c01709c17f2ead39206e9118d9fb5ac7f8c8f8f2793377e18",
     )
 )
 register_model(

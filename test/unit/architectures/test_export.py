@@ -35,5 +35,7 @@ def test_export_makes_the_shipped_graph_again(
     theirs = sorted(numpy_helper.to_array(t).ravel().tolist() for t in shipped.initializer)
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    used = {name for n in shipped.node for name in n.input}
+    assert {t.name for t in shipped.initializer} <= used
     with pytest.raises(StorageError, match="cannot write"):
         export_network(model, tmp_path / "no" / "folder.onnx")
