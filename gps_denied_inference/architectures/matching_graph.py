@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+from onnx import helper
 
 from gps_denied_inference.architectures.graph_builder import GraphBuilder
 from gps_denied_inference.architectures.matching_options import (
@@ -87,6 +88,7 @@ def _pruned(
     limit: float,
 ) -> None:
     """Cut the network between its layers and leave keypoints without prospects out there."""
+    network = shared_products(network)
     zero, one, nothing = g.constant([0], np.int64), g.constant([1], np.int64), g.constant([0.0])
     feeds: dict[str, str] = {}
     rows = []
@@ -142,6 +144,39 @@ def _pruned(
     scores = g.op("ScatterElements", no_score, rows[0], best, axis=0)
     g.output(TensorSpec("matches0", (keypoints,), "int32"), matches)
     g.output(TensorSpec("scores0", (keypoints,), "float32"), scores)
+
+
+def shared_products(network: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the network with b aᵀ taken as the transpose of a bᵀ wherever it has both.
+
+    So it is with the logits of a cross-attention in its two directions. On a CPU the transpose
+    costs less than the product. Graphs for a GPU keep both: its compilers know an attention by its
+    pattern, and nobody has measured there what is faster.
+    """
+    shared = onnx.ModelProto()
+    shared.CopyFrom(network)
+    transposes = {node.output[0]: node for node in shared.graph.node if _swaps_the_last_two(node)}
+    products: dict[tuple[str, str], str] = {}
+    for node in shared.graph.node:
+        if node.op_type != "MatMul" or node.input[1] not in transposes:
+            continue
+        transpose = transposes[node.input[1]]
+        left, right = node.input[0], transpose.input[0]
+        if (right, left) in products:
+            axes = list(transpose.attribute[0].ints)
+            name, outputs, inputs = node.name, node.output, [products[right, left]]
+            node.CopyFrom(helper.make_node("Transpose", inputs, outputs, name, perm=axes))
+        else:
+            products[left, right] = node.output[0]
+    return shared
+
+
+def _swaps_the_last_two(node: onnx.NodeProto) -> bool:
+    if node.op_type != "Transpose" or not node.attribute:
+        return False
+    axes = list(node.attribute[0].ints)
+    rest = list(range(len(axes)))
+    return axes == [*rest[:-2], *reversed(rest[-2:])]
 
 
 def assemble_mutual_nearest_neighbour(

@@ -18,7 +18,8 @@ import onnxruntime
 import pytest
 
 from gps_denied_inference.architectures import load_module, zoo
-from gps_denied_inference.engines.graph import specialised_graph
+from gps_denied_inference.architectures.matching_graph import shared_products
+from gps_denied_inference.engines.graph import read_graph, specialised_graph
 from gps_denied_inference.errors import InvalidParameterError, ModelMismatchError
 from gps_denied_inference.runtimes.protocol import BuildConfig, Model
 
@@ -172,6 +173,39 @@ def test_only_what_can_be_pruned_is_asked_to() -> None:
         specialised_graph(model, BuildConfig(device="cuda:0", options={"pruning": "on"}))
     with pytest.raises(InvalidParameterError, match=r"pruning.*'auto', 'on' or 'off'"):
         specialised_graph(model, BuildConfig(options={"pruning": "perhaps"}))
+
+
+def test_what_a_cpu_multiplies_once_is_the_same_network() -> None:
+    network = read_graph(zoo.resolve("lighterglue"))
+    shared = shared_products(network)
+    products = [sum(n.op_type == "MatMul" for n in g.graph.node) for g in (network, shared)]
+    assert products[0] - products[1] == 6  # one of each layer
+    random = np.random.default_rng(3)
+    feeds: dict[str, np.ndarray] = {}
+    n = 40
+    for i in (0, 1):
+        feeds[f"points{i}"] = random.uniform(-1, 1, (n, 2)).astype(np.float32)
+        unit = random.normal(size=(n, 64))
+        unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+        feeds[f"descriptors{i}"] = unit.astype(np.float32)
+        feeds[f"mask{i}"] = np.where(np.arange(n) < n - 5, 0.0, -10000.0).astype(np.float32)
+    found = [
+        onnxruntime.InferenceSession(g.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+            None, feeds
+        )
+        for g in (network, shared)
+    ]
+    for one, other in zip(*found, strict=True):
+        assert np.abs(one - other).max() < 1e-4 * np.abs(one).max()
+
+
+def test_a_gpu_keeps_both_products_and_a_pruning_cpu_one() -> None:
+    counts = {}
+    for pruning in ("off", "on"):
+        config = BuildConfig(options={"pruning": pruning})
+        graph = specialised_graph(zoo.resolve("lighterglue"), config).graph
+        counts[pruning] = sum(node.op_type == "MatMul" for node in graph.node)
+    assert counts["off"] - counts["on"] == 6
 
 
 def dynamic_values(config: BuildConfig) -> int:
