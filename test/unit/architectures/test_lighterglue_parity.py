@@ -151,8 +151,7 @@ def test_empty_sets_have_no_matches(
     pruning: str,
     counts: tuple[int, int],
 ) -> None:
-    import torch
-
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     config = BuildConfig(max_keypoints=KEYPOINTS, options={"pruning": pruning})
     module = load_module(published("lighterglue"), config)
     unit = np.eye(9, 64)
