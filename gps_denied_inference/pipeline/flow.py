@@ -42,7 +42,7 @@ LEVELS = 3
 """Halvings of the image in which to look for points of which nothing is known. Most of those that
 moved by 40 px of grey are found, one in five of those that moved by 50."""
 
-MOST_FOR_MOTION = 400
+MOST_FOR_MOTION = 200
 """Points whose flow tells the frame's motion. The field they give places all others."""
 
 _STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)
@@ -98,15 +98,13 @@ class View:
 
 
 def follow(
-    before: View, now: View, points: Points, expected: Points, levels: int = 0
+    before: View, now: View, points: Points, expected: Points
 ) -> tuple[Points, npt.NDArray[np.bool_]]:
     """Find points of one view in another one.
 
     Args:
         points: (N, 2) px of the received image, in ``before``.
-        expected: (N, 2) px, where they should be in ``now``, to within about two px of grey, or
-            7 * 2^levels px.
-        levels: halvings of the image in which to look first.
+        expected: (N, 2) px, where they should be in ``now``, to within about two px of grey.
 
     Returns:
         (N, 2) px, and (N,) which of them were found.
@@ -117,7 +115,7 @@ def follow(
         return found, np.zeros(len(points), np.bool_)
     start = before.to_grey(points[ok])
     guess = now.to_grey(expected[ok])
-    forth, valid = _search(before.grey, now.grey, start, guess, levels)
+    forth, valid = _search(before.grey, now.grey, start, guess)
     back, again = _search(now.grey, before.grey, forth, start.copy())
     good = valid & again
     good &= np.linalg.norm(back - start, axis=1) < WAY_BACK
@@ -135,6 +133,8 @@ def _search(
     levels: int = 0,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Run flow from ``guess``, which is overwritten."""
+    if len(start) == 0:
+        return guess, np.zeros(0, np.bool_)
     found, valid, _ = cv2.calcOpticalFlowPyrLK(
         before,
         now,
@@ -177,6 +177,8 @@ def _patches(
 def see_motion(before: View, now: View, features: Features) -> Matches:
     """Match points of one view with another view by flow alone.
 
+    Neither the way back nor the patches are compared: these pairs are to be verified together.
+
     Args:
         features: of ``before``.
 
@@ -188,13 +190,17 @@ def see_motion(before: View, now: View, features: Features) -> Matches:
     # In order of falling score, every n-th lies anywhere in the image.
     indices = np.arange(0, features.count, step, dtype=np.int32)
     points = features.keypoints[indices].astype(np.float64)
-    found, ok = follow(before, now, points, points, LEVELS)
+    if before.grey.shape != now.grey.shape:
+        indices, points = indices[:0], points[:0]
+    start = before.to_grey(points)
+    found, ok = _search(before.grey, now.grey, start, start.copy(), LEVELS)
+    indices = indices[ok]
     return Matches(
-        indices[ok],
-        indices[ok],
-        np.ones(np.count_nonzero(ok), np.float32),
-        found[ok].astype(np.float32),
-        features.keypoints[indices[ok]],
+        indices,
+        indices,
+        np.ones(len(indices), np.float32),
+        now.to_received(found[ok]).astype(np.float32),
+        features.keypoints[indices],
     )
 
 
@@ -330,7 +336,9 @@ def _correction(
     terms, target = _quadratic((places[ok] - centre) / span), residuals[ok]
     keep = np.ones(len(terms), np.bool_)
     for _ in range(3):
-        fit = np.linalg.lstsq(terms[keep], target[keep], rcond=None)[0]
+        # By the normal equations: the terms are of order one, and few.
+        chosen = terms[keep]
+        fit = np.linalg.lstsq(chosen.T @ chosen, chosen.T @ target[keep], rcond=None)[0]
         off = np.linalg.norm(target - terms @ fit, axis=1)
         keep = off <= 3.0 * np.median(off)
     return np.asarray(_quadratic((wanted - centre) / span) @ fit, np.float64)
