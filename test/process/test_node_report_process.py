@@ -46,6 +46,7 @@ def test_what_was_flown_is_in_the_report(tmp_path: Path) -> None:
     assert frames["out"] > 0
     assert frames["in"] == frames["out"] + sum(frames["dropped"].values())
     assert frames["sent"] == frames["in"] + frames["never_heard_of"]
+    assert frames["received_by_subscriber"] == frames["out"]
     for stage in ("convert", "infer", "publish", "end_to_end"):
         assert 0 < run["latency_ms"][stage]["p50"] <= run["latency_ms"][stage]["p95"]
     end_to_end = run["latency_ms"]["end_to_end"]["p50"]
