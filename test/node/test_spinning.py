@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -98,6 +99,82 @@ def test_what_a_callback_raises_is_raised(node: Node, executor: NodeExecutor) ->
     timer = node.create_timer(0.001, broken)
     with pytest.raises(ValueError, match="a defect"):
         spin()
+
+
+def submissions(node: Node, executor: Executor, pool: Any, callbacks: int) -> int:
+    """Spin until a timer was called so often; count what was submitted to the pool meanwhile.
+
+    Another thread computes all the time, as an inference thread does between two images: a thread
+    that is to begin gets the interpreter's lock 5 ms later.
+    """
+    called: list[int] = []
+    counted: list[int] = []
+    done = threading.Event()
+    submit = pool.submit
+
+    def count(task: Any, *args: Any) -> Any:
+        counted.append(1)
+        return submit(task, *args)
+
+    def compute() -> None:
+        while not done.is_set():
+            sum(range(1000))
+
+    pool.submit = count
+    executor.add_node(node)
+    node.create_timer(0.02, lambda: called.append(1))
+    other = threading.Thread(target=compute)
+    other.start()
+    try:
+        end = time.monotonic() + 30.0
+        while len(called) < callbacks:
+            assert time.monotonic() < end
+            executor.spin_once(timeout_sec=1.0)
+        return len(counted)
+    finally:
+        done.set()
+        other.join()
+
+
+def test_rclpy_submits_a_callback_again_and_again(node: Node) -> None:
+    """Why there is an executor of our own; where this fails, rclpy's will do."""
+    executor = MultiThreadedExecutor(num_threads=2, context=node.context)
+    assert submissions(node, executor, executor._executor, 25) >= 40
+    executor.shutdown()
+    executor._executor.shutdown(wait=True)
+
+
+def test_a_callback_is_handed_over_once(node: Node, executor: NodeExecutor) -> None:
+    # One more may have been handed over that has not been called yet.
+    assert submissions(node, executor, executor._pool, 25) in (25, 26)
+
+
+def test_callbacks_wait_while_all_threads_are_taken(node: Node, executor: NodeExecutor) -> None:
+    """They are handed over once, cost no processor time, and run when a thread is free."""
+    release = threading.Event()
+    begun: list[int] = []
+    group = ReentrantCallbackGroup()
+
+    def block() -> None:
+        begun.append(1)
+        release.wait(10)
+
+    for _ in range(3):
+        node.create_timer(0.001, block, callback_group=group)
+    while len(begun) < 2:
+        executor.spin_once(1.0)
+    before = time.process_time()
+    start = time.monotonic()
+    for _ in range(5):
+        executor.spin_once(0.1)
+    assert time.monotonic() - start >= 0.4
+    assert time.process_time() - before < 0.2
+    assert len(begun) == 2
+    release.set()
+    end = time.monotonic() + 10
+    while len(begun) < 3:
+        assert time.monotonic() < end
+        executor.spin_once(0.1)
 
 
 def end_with_work_in_the_queue(node: Node, executor: Executor) -> list[str]:
