@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,7 @@ class FrameWorker:
         decode: message to uint8 image; raises FrameError.
         publish: publishes one result; the header is the frame's.
         logger: an rclpy logger.
+        thread: where frames are answered; busy with them from start to stop.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class FrameWorker:
         decode: Decode,
         publish: Publish,
         logger: Any,
+        thread: ThreadPoolExecutor,
     ) -> None:
         self._session = session
         self._accounting = accounting
@@ -73,7 +75,8 @@ class FrameWorker:
         self._slot: NewestSlot[tuple[Any, float]] = NewestSlot()
         self._limiter = RateLimiter()
         self._reference: Any = None
-        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+        self._thread = thread
+        self._ended: Future[None] | None = None
         self._logged: dict[str, float] = {}
         self.frame_rate_limit = 0.0
         """Hz, by parameter; 0 = none."""
@@ -86,14 +89,14 @@ class FrameWorker:
 
     def start(self) -> None:
         """Start answering."""
-        self._thread.start()
+        self._ended = self._thread.submit(self._run)
 
     def stop(self) -> None:
         """Stop answering; returns once the frame in work is finished."""
         if self._slot.close() is not None:
             self._accounting.dropped("deactivated")
-        if self._thread.is_alive():
-            self._thread.join()
+        if self._ended is not None:
+            self._ended.result()
 
     def offer(self, message: Any) -> None:
         """Take a frame from the subscription's thread. Never blocks, never raises."""

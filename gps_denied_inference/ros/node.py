@@ -18,6 +18,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,9 @@ class InferenceNode(LifecycleNodeMixin, Node):
         """Set when the process is asked to end: a running configure stops at its next step."""
         self.is_finalized = False
         """True once shut down: the process has nothing left to do."""
+        # Vendor libraries keep buffers and handles for each thread that they were called from: with
+        # transitions and frames in threads of their own, GPU memory grew from cycle to cycle.
+        self._engine_thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
         self._session: InferenceSession | None = None
         self._worker: FrameWorker | None = None
         self._thermal: ThermalStatePublisher | None = None
@@ -153,7 +157,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
         self._status_timer.timer_period_ns = round(1e9 / settings.status_rate)
         self._thermal = ThermalStatePublisher(self, settings, self._obey)
         session = InferenceSession(settings, self._thermal.current)
-        session.open(self._report_progress)
+        self._engine_thread.submit(session.open, self._report_progress).result()
         self._session = session
         self._outputs = ResultPublishers(self, settings)
         self._inputs = FrameInputs(self, settings)
@@ -199,6 +203,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
                 self._inputs.decode,
                 self._publish_result,
                 self.get_logger(),
+                self._engine_thread,
             )
             self._worker = worker
             self._apply_dynamic(self._settings)
@@ -258,7 +263,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
         self._stop_frames()
         session, self._session = self._session, None
         if session is not None:
-            session.close()
+            self._engine_thread.submit(session.close).result()
         outputs, self._outputs = self._outputs, None
         if outputs is not None:
             outputs.destroy()
@@ -335,6 +340,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
     def destroy_node(self) -> None:
         """Give everything back, then the node itself."""
         self._release()
+        self._engine_thread.shutdown(wait=False)
         Node.destroy_node(self)
         # It holds the lifecycle services, and with them the node: rclpy leaves them to the garbage
         # collector, and until then others see services that nobody answers.
