@@ -182,7 +182,7 @@ class Settings:
     detection_interval: int = _row(
         1,
         "Task 'track': the network sees every n-th frame; in those between, tracks are followed in "
-        "the image alone, which takes a CPU a fifth of the time. 1 = every frame.",
+        "the image alone, which takes a CPU a quarter of the time. 1 = every frame.",
         minimum=1,
         maximum=100,
     )
