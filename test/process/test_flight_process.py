@@ -354,7 +354,7 @@ def test_every_frame_of_a_25_hz_camera_is_tracked(tmp_path: Path) -> None:
     parameters = {
         **SMALL,
         "task": "track",
-        "detection_interval": 3,
+        "detection_interval": 4,
         "image_width": WIDTH,
         "image_height": HEIGHT,
         "max_keypoints": 1000,
