@@ -6,6 +6,7 @@ ROS domains of its own, so that neither a neighbour's robot nor a second test ru
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
@@ -14,6 +15,14 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock, Timeout
+
+# Hypothesis fails an example that takes 0.2 s of wall time, which any other load on the machine can
+# make of one. What these tests ask is what comes out, not when.
+with contextlib.suppress(ImportError):
+    import hypothesis
+
+    hypothesis.settings.register_profile("untimed", deadline=None)
+    hypothesis.settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parent.parent
 
