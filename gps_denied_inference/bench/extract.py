@@ -51,20 +51,14 @@ def open_authors(model: str, config: BuildConfig) -> Authors:
         RuntimeUnavailableError: XFeat's is not installed.
     """
     architecture = zoo.get(model).architecture
-    settings = (
-        config.max_keypoints,
-        config.detection_threshold,
-        config.device,
-        config.threads,
-    )
     if architecture == "xfeat":
-        return Authors(Reference(*settings).extract)
+        return Authors(Reference(config).extract)
     if architecture != "aliked":
         raise ConfigurationError(
             f"'{model}' has no authors' code to be measured beside: choose xfeat or an ALIKED"
         )
     try:
-        published = PublishedAliked(model, *settings)
+        published = PublishedAliked(model, config)
     except RuntimeUnavailableError as error:
         return Authors(None, str(error))
     return Authors(published.extract, published.untimed, published.facts)

@@ -214,9 +214,7 @@ def bench_homography(
         )
         unpruned = replace(config, options={**config.options, "pruning": "off"})
         whole = stack.enter_context(open_engine("lighterglue", runtime, unpruned, Path(name)))
-        authors = Reference(
-            config.max_keypoints, config.detection_threshold, config.device, config.threads
-        )
+        authors = Reference(config)
         found = {n: extractor(image=image[:, :, None]) for n, image in sequence.images.items()}
         for step, (number, truth) in enumerate(sequence.truth.items()):
             first, second = _Side(found[1], width, height), _Side(found[number], width, height)

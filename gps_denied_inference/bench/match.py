@@ -57,9 +57,7 @@ def bench_match(
         whole = replace(config, options={**config.options, "pruning": "off"})
         full = stack.enter_context(open_engine("lighterglue", runtime, whole, Path(name)))
         extractor = engines["xfeat"]
-        reference = Reference(
-            config.max_keypoints, config.detection_threshold, config.device, config.threads
-        )
+        reference = Reference(config)
         ours = [extractor(image=image) for image in images]
         theirs = [reference.extract(image) for image in images]
 

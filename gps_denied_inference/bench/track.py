@@ -72,9 +72,7 @@ def bench_track(
         RuntimeUnavailableError: the authors' code is not installed.
         GpsDeniedInferenceError: as the session raises.
     """
-    reference = Reference(
-        config.max_keypoints, config.detection_threshold, config.device, config.threads
-    )
+    reference = Reference(config)
     before = reference.extract(images[-1])
 
     def authors(i: int) -> None:

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gps_denied_inference.settings import Parameter, Settings
+from gps_denied_inference.parameter import Parameter
+from gps_denied_inference.settings import Settings
 
 if TYPE_CHECKING:
     from gps_denied_inference.runtimes.selection import Selection

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -17,6 +16,7 @@ from typing import Any
 from gps_denied_inference.cli.report import write_json
 from gps_denied_inference.errors import GpsDeniedInferenceError
 from gps_denied_inference.runtimes.availability import Availability, Machine
+from gps_denied_inference.versions import installed_version
 
 HELP = (
     "Say what this machine can run: libraries, GPU, runtimes, models, engine cache, thermal source "
@@ -95,10 +95,8 @@ def examine(machine: Machine | None = None, *, try_runtimes: bool = False) -> di
 def package_version(name: str) -> str:
     """Return the installed version, "unknown version" for a bare module, or "" where absent."""
     for distribution in _DISTRIBUTIONS.get(name, (name,)):
-        try:
-            return importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+        if version := installed_version(distribution):
+            return version
     try:
         spec = importlib.util.find_spec(_MODULES.get(name, name))
     except (ImportError, ValueError):

@@ -11,7 +11,7 @@ from gps_denied_inference.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from gps_denied_inference.bags.replay import ReplayResult
-    from gps_denied_inference.settings import Parameter
+    from gps_denied_inference.parameter import Parameter
 
 HELP = (
     "Run every image of a rosbag2 (db3 or mcap) through the same pipeline as the node's, as fast "

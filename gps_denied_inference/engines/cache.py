@@ -49,6 +49,7 @@ from gps_denied_inference.runtimes.protocol import (
     Progress,
     TensorSpec,
 )
+from gps_denied_inference.versions import installed_version
 
 _LOG = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ def cache_key(model: Model, config: BuildConfig, recipe: EngineRecipe) -> str:
         "flags": dict(recipe.builder_flags),
         "suffix": recipe.suffix,
         # Another version may assemble another graph of the same weights.
-        "package_version": _package_version(),
+        "package_version": installed_version("gps_denied_inference"),
     }
     text = json.dumps(content, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -282,7 +283,7 @@ class EngineCache:
                     builder_flags=dict(recipe.builder_flags),
                     cache_key=cache_key(model, config, recipe),
                     created=_now(),
-                    package_version=_package_version(),
+                    package_version=installed_version("gps_denied_inference"),
                 )
                 write_durably(manifest_path(staged), manifest.to_json())
                 sync_folder(staging)
@@ -338,15 +339,6 @@ def _flush_and_hash(path: Path) -> tuple[int, str]:
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def _package_version() -> str:
-    import importlib.metadata
-
-    try:
-        return importlib.metadata.version("gps_denied_inference")
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def _silent(share: float, what: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from gps_denied_inference.errors import (
 from gps_denied_inference.pipeline.accounting import LOST, SUPERSEDED, FrameAccounting
 from gps_denied_inference.pipeline.session import FrameResult, InferenceSession
 from gps_denied_inference.pipeline.slot import NewestSlot
+from gps_denied_inference.ros.engine_thread import EngineThread
 
 Decode = Callable[[Any], npt.NDArray[np.uint8]]
 Publish = Callable[[npt.NDArray[np.uint8], FrameResult, Header], None]
@@ -65,7 +66,7 @@ class FrameWorker:
         decode: Decode,
         publish: Publish,
         logger: Any,
-        thread: ThreadPoolExecutor,
+        thread: EngineThread,
     ) -> None:
         self._session = session
         self._accounting = accounting

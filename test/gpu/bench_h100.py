@@ -30,12 +30,12 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from bench_authors import authors_answers, load_authors
+from bench_authors import authors_answers
 from bench_report import describe, judge, print_table
 from bench_rtx import try_rtx
 
 from gps_denied_inference.architectures import zoo
-from gps_denied_inference.bench.extract import Authors
+from gps_denied_inference.bench.extract import Authors, open_authors
 from gps_denied_inference.engines.cache import EngineCache
 from gps_denied_inference.runtimes import create_runtime
 from gps_denied_inference.runtimes.gpus import survey
@@ -320,7 +320,7 @@ def measure(
         "commit": options.commit,
     }
     report["machine"] = machine
-    authors = load_authors(model.name, RUNTIMES["onnxruntime fp32 eager"][1])
+    authors = open_authors(model.name, RUNTIMES["onnxruntime fp32 eager"][1])
     if authors.facts:
         report["authors"] = authors.facts
     if authors.untimed:

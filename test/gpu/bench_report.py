@@ -8,8 +8,8 @@ import sys
 from datetime import datetime, timezone
 from typing import Any
 
-from gps_denied_inference.architectures.published import version_of
 from gps_denied_inference.runtimes.gpus import Gpu, GpuSurvey
+from gps_denied_inference.versions import installed_version
 
 # name, bound, and whether the value must be at most or at least that
 XFEAT_BOUNDS = (
@@ -42,7 +42,7 @@ def describe(gpu: Gpu, found: GpuSurvey) -> dict[str, Any]:
     """Return GPU, driver, versions, command and date."""
     versions = {"python": platform.python_version()}
     for name in ("torch", "onnxruntime-gpu", "onnx", "numpy", "cuda-bindings", "tensorrt_rtx"):
-        versions[name] = version_of(name)
+        versions[name] = installed_version(name) or "absent"
     driver = "unknown"
     try:
         import pynvml

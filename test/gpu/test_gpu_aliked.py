@@ -15,10 +15,6 @@ import numpy as np
 import pytest
 from device_memory import device_memory_used
 
-pytest.importorskip("onnxruntime", reason="this runtime needs onnxruntime")
-
-import onnxruntime
-
 from gps_denied_inference.architectures import zoo
 from gps_denied_inference.demo.simulation import SimulatedFlight
 from gps_denied_inference.engines.cache import EngineCache
@@ -31,11 +27,9 @@ from gps_denied_inference.runtimes.selection import select
 Arrays = dict[str, np.ndarray]
 
 SURVEY = survey()
-CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not SURVEY.gpus, reason=SURVEY.reason or "there is no GPU"),
-    pytest.mark.skipif(not CUDA, reason="this onnxruntime is built without CUDA"),
+    pytest.mark.usefixtures("cuda_provider"),
 ]
 
 NAMES = ("aliked-t16", "aliked-n16")

@@ -17,13 +17,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from device_memory import device_memory_used
 from onnx import TensorProto, helper
-
-pytest.importorskip("onnxruntime", reason="this runtime needs onnxruntime")
-
-import onnxruntime
 
 from gps_denied_inference.architectures import zoo
 from gps_denied_inference.demo.simulation import SimulatedFlight
@@ -42,11 +39,9 @@ from gps_denied_inference.runtimes.protocol import BuildConfig, EngineHandle, Te
 Arrays = dict[str, np.ndarray]
 
 SURVEY = survey()
-CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not SURVEY.gpus, reason=SURVEY.reason or "there is no GPU"),
-    pytest.mark.skipif(not CUDA, reason="this onnxruntime is built without CUDA"),
+    pytest.mark.usefixtures("cuda_provider"),
 ]
 
 CPU = BuildConfig(device="cpu")

@@ -51,6 +51,10 @@ FINALIZED = State.PRIMARY_STATE_FINALIZED
 START_LIMIT = 60.0  # s; a loaded two-core machine takes seconds to import OpenCV and rclpy
 
 
+LONG_TESTS = os.environ.get("GDI_LONG_TESTS") == "1"
+"""Fly for a minute, and ask of a quiet machine that it keeps up."""
+
+
 class NodeProcess:
     """One ``inference_node`` as its own process.
 
@@ -59,6 +63,7 @@ class NodeProcess:
         namespace: e.g. ``"/left"``; "" = the root.
         parameters: over the defaults.
         environment: over this process's own.
+        program: what runs, instead of the package's executable.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class NodeProcess:
         namespace: str = "",
         parameters: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
+        program: Path = EXECUTABLE,
     ) -> None:
         self.namespace = namespace
         self.full_name = f"{namespace}/inference_node"
@@ -76,7 +82,7 @@ class NodeProcess:
             yaml.safe_dump({"/**": {"ros__parameters": dict(parameters or {})}}), encoding="utf-8"
         )
         self.log_file = folder / f"{label}.{time.monotonic_ns()}.log"
-        command = [sys.executable, str(EXECUTABLE), "--ros-args"]
+        command = [sys.executable, str(program), "--ros-args"]
         command += ["--params-file", str(parameter_file)]
         if namespace:
             command += ["-r", f"__ns:={namespace}"]
@@ -275,6 +281,21 @@ class Driver:
         self.wait_until(seen, what, limit)
         return found[0]
 
+    def wait_for_accounts(self, sent: int) -> InferenceStatus:
+        """Wait until each of ``sent`` frames is answered or dropped, and for the answers.
+
+        Returns:
+            The status that says so.
+        """
+        status = self.wait_for_status(
+            lambda s: s.frames_in == sent and s.frames_in == s.frames_out + s.frames_dropped,
+            f"{self.target.full_name} to account for every frame that the camera sent",
+        )
+        self.wait_until(
+            lambda: len(self.features) == status.frames_out, "an answer for each frame out"
+        )
+        return status
+
     def publish_until_answered(self, count: int, limit: float = 60.0) -> list[FeatureArray]:
         """Publish textured frames, each once the one before was answered; return the answers.
 
@@ -305,9 +326,10 @@ def driven(
     namespace: str = "",
     parameters: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
+    program: Path = EXECUTABLE,
 ) -> Iterator[tuple[NodeProcess, Driver]]:
     """Run a node process and a driver for it; both are gone afterwards."""
-    with NodeProcess(folder, namespace, parameters, environment) as process:
+    with NodeProcess(folder, namespace, parameters, environment, program) as process:
         driver = Driver(process)
         try:
             yield process, driver

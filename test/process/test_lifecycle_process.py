@@ -191,3 +191,12 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
         driver.publish_until_answered(2)
         assert driver.shutdown()
         assert process.wait_for_exit(5) == 0
+
+
+def test_a_defect_ends_the_process_and_is_seen(tmp_path: Path) -> None:
+    """A supervisor can start the node again only if it ends, also while frames are answered."""
+    program = Path(__file__).with_name("broken_node.py")
+    with driven(tmp_path, parameters=FAKE, program=program) as (process, driver):
+        bring_to(driver, "active")
+        assert process.wait_for_exit(20) == 1
+        assert "a defect in a callback" in process.output

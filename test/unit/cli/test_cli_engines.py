@@ -46,7 +46,6 @@ def test_compile_builds_then_finds(cache: Path, tmp_path: Path, capsys) -> None:
 
 
 def test_compiled_engine_is_the_one_that_a_node_in_flight_loads(cache: Path, capsys) -> None:
-    pytest.importorskip("onnxruntime", reason="this runtime needs onnxruntime")
     from gps_denied_inference.errors import EngineRejectedError
     from gps_denied_inference.pipeline.session import InferenceSession
     from gps_denied_inference.settings import Settings
@@ -115,7 +114,6 @@ def test_gate_on_a_machine_without_that_runtime(engine: Path, monkeypatch, capsy
 
 
 def test_keys_signing_and_the_gate(engine: Path, tmp_path: Path, capsys) -> None:
-    pytest.importorskip("cryptography", reason="signatures need the cryptography library")
     key, public = tmp_path / "flight.key", tmp_path / "flight.key.pub"
     assert main(["sign", "--new-key", str(key)]) == 0
     assert main(["sign", "--new-key", str(key)]) == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gps_denied_inference.engines import reasons
+from gps_denied_inference.engines import reasons, signing
 from gps_denied_inference.engines.cache import EngineCache
 from gps_denied_inference.engines.gate import EngineGate, RunningMachine
 from gps_denied_inference.engines.manifest import manifest_path
@@ -19,10 +19,6 @@ from gps_denied_inference.errors import (
 )
 from gps_denied_inference.runtimes.fake import FakeRuntime
 from gps_denied_inference.runtimes.protocol import BuildConfig, EngineCacheEntry, Model
-
-pytest.importorskip("cryptography", reason="signatures need the cryptography library")
-
-from gps_denied_inference.engines import signing
 
 MODEL = Model("xfeat", "xfeat", "extractor", 64)
 CONFIG = BuildConfig(height=32, width=32, max_keypoints=9)

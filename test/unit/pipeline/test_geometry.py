@@ -157,7 +157,7 @@ def test_unknown_model():
         verify(Matches.none(), "affine")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     count=st.integers(0, 60),

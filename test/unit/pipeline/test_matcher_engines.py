@@ -21,7 +21,6 @@ FRAMES = (0, 1, 2)
 
 @pytest.fixture(scope="module")
 def load(tmp_path_factory):
-    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     runtime = create_runtime("onnxruntime", cache=EngineCache(tmp_path_factory.mktemp("engines")))
     handles = []
 

@@ -303,7 +303,7 @@ def test_options_out_of_bounds():
         make(max_gap=0.0)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(st.sampled_from(["see", "blank", "other", "again"]), st.integers(-3, 30)),

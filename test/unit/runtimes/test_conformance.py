@@ -149,7 +149,6 @@ def test_a_damaged_engine_never_reaches_the_library(built: Bench, tmp_path: Path
 
 
 def test_a_gate_that_requires_signatures_is_obeyed(built: Bench, tmp_path: Path) -> None:
-    pytest.importorskip("cryptography", reason="signing needs cryptography")
     from gps_denied_inference.engines.signing import generate_keys
 
     key = tmp_path / "public.pem"

@@ -9,12 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-
-pytest.importorskip("onnxruntime", reason="this runtime needs onnxruntime")
-
-import onnxruntime
 
 from gps_denied_inference.engines import reasons
 from gps_denied_inference.engines.cache import EngineCache

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("onnxruntime", reason="this runtime needs onnxruntime")
-
 from gps_denied_inference.errors import (
     DeviceOutOfMemoryError,
     GpsDeniedInferenceError,

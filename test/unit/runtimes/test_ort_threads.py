@@ -6,9 +6,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pytest
-
-pytest.importorskip("onnxruntime", reason="this runtime needs onnxruntime")
 
 from gps_denied_inference.architectures import zoo
 from gps_denied_inference.engines.cache import EngineCache

@@ -188,7 +188,6 @@ def test_a_real_engine_of_another_configuration_is_refused(
 def test_an_unsigned_real_engine_is_refused_where_signatures_are_required(
     engine: EngineCacheEntry, tmp_path: Path
 ) -> None:
-    pytest.importorskip("cryptography", reason="signing needs cryptography")
     from gps_denied_inference.engines.signing import generate_keys, load_private_key, sign
 
     generate_keys(tmp_path / "private.pem", tmp_path / "public.pem")

@@ -217,7 +217,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(JSON, JSON, JSON)
 def test_no_shape_of_data_raises(temperature: Any, power: Any, gpu: Any) -> None:
     jtop = StubJtop()

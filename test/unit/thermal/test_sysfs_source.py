@@ -222,9 +222,7 @@ NONSENSE = st.one_of(
 )
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(NONSENSE, NONSENSE, NONSENSE, NONSENSE), max_size=6))
 def test_no_file_content_raises_or_passes_for_cool(board: Board, rounds: Any) -> None:
     tree = board("orin_nx")

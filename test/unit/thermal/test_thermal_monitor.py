@@ -201,7 +201,7 @@ BEHAVIOURS: list[Callable[[], Any]] = [
 ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from(range(6)), st.floats(0, 4)), max_size=30))
 def test_any_sequence_of_readings_is_safe(steps: list[tuple[int, float]]) -> None:
     """Without the thread: read by read, with a clock of our own, and the policy behind it."""

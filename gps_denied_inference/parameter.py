@@ -1,0 +1,93 @@
+"""One row of the table of settings: a parameter's default, bounds, unit and description."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from gps_denied_inference.errors import InvalidParameterError
+
+_TYPE_NAMES: dict[type, str] = {
+    bool: "bool",
+    int: "integer",
+    float: "double",
+    str: "string",
+    type(None): "unset",
+}
+"""ROS's names of the types that a parameter's value comes in."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One row of the table.
+
+    Attributes:
+        name: ROS parameter name.
+        default: its type (bool, int, float, str) is the parameter's type.
+        description: one sentence.
+        unit: SI unit or "" where there is none.
+        minimum, maximum: inclusive bounds of numbers.
+        choices: the allowed strings, empty = any.
+        dynamic: True = may be changed at any time and takes effect at once; False = only while
+            the node is unconfigured.
+    """
+
+    name: str
+    default: bool | int | float | str
+    description: str
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    dynamic: bool = False
+
+    @property
+    def type_name(self) -> str:
+        """The ROS name of the type: "bool", "integer", "double" or "string"."""
+        return _TYPE_NAMES[type(self.default)]
+
+    @property
+    def bound(self) -> str:
+        """What a value must be, in words."""
+        if self.choices:
+            return "one of " + ", ".join(repr(choice) for choice in self.choices)
+        kind = f"{'an' if self.type_name == 'integer' else 'a'} {self.type_name}"
+        unit = f" {self.unit}" if self.unit else ""
+        if self.minimum is not None and self.maximum is not None:
+            return f"{kind} in [{self.minimum:g}, {self.maximum:g}]{unit}"
+        if self.minimum is not None:
+            return f"{kind} >= {self.minimum:g}{unit}"
+        return kind
+
+    def check(self, value: object) -> None:
+        """Refuse a value of another type or outside the bounds.
+
+        Raises:
+            InvalidParameterError: names the parameter, the value and the bound; of a wrong type,
+                also the type expected and the type given.
+        """
+        if type(value) is not type(self.default):
+            given = _TYPE_NAMES.get(type(value), type(value).__name__)
+            raise InvalidParameterError(
+                self.name, value, f"of type {self.type_name}, not {given}: {self.bound}"
+            )
+        if isinstance(value, str):
+            if self.choices and value not in self.choices:
+                raise InvalidParameterError(self.name, value, self.bound)
+            return
+        number = float(value)
+        if math.isnan(number):
+            raise InvalidParameterError(self.name, value, self.bound)
+        if self.minimum is not None and number < self.minimum:
+            raise InvalidParameterError(self.name, value, self.bound)
+        if self.maximum is not None and number > self.maximum:
+            raise InvalidParameterError(self.name, value, self.bound)
+
+
+def setting(default: Any, description: str, **details: Any) -> Any:
+    """Declare a field of a dataclass of settings; ``details`` are those of :class:`Parameter`."""
+    return dataclasses.field(
+        default=default, metadata={"description": description, "details": details}
+    )
