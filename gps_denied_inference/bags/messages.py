@@ -8,8 +8,8 @@ import numpy as np
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from gps_denied_inference.pipeline.features import Features
-from gps_denied_inference.pipeline.session import FrameResult
-from gps_denied_inference.share import shared_path
+from gps_denied_inference.session import FrameResult
+from gps_denied_inference.storage.share import shared_path
 
 PACKAGE = "gps_denied_inference"
 FEATURE_ARRAY = f"{PACKAGE}/msg/FeatureArray"

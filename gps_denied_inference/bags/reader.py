@@ -18,8 +18,8 @@ from gps_denied_inference.errors import (
     GpsDeniedInferenceError,
     UnknownNameError,
 )
-from gps_denied_inference.ros.compressed import compressed_to_array
-from gps_denied_inference.ros.conversions import image_to_array
+from gps_denied_inference.images.compressed import compressed_to_array
+from gps_denied_inference.images.raw import image_to_array
 
 IMAGE_TYPES = {
     "sensor_msgs/msg/Image": False,

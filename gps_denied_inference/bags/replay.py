@@ -21,8 +21,8 @@ from gps_denied_inference.bags.messages import (
 )
 from gps_denied_inference.bags.reader import Bag
 from gps_denied_inference.errors import ConfigurationError, FrameError, StorageError
-from gps_denied_inference.pipeline.session import FrameResult, InferenceSession
-from gps_denied_inference.runtimes.protocol import Progress, Readback
+from gps_denied_inference.runtimes.contract import Progress, Readback
+from gps_denied_inference.session import FrameResult, InferenceSession
 from gps_denied_inference.settings import Settings
 
 FEATURES_TOPIC = "/inference_node/features"

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from gps_denied_inference.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from gps_denied_inference.runtimes.protocol import BuildConfig
+    from gps_denied_inference.runtimes.contract import BuildConfig
 
 HELP = (
     "Measure XFeat, its matchers and ALIKED beside the authors' own PyTorch code: same frames, "
@@ -64,12 +64,17 @@ def _add_common(contest: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the contest and print its table."""
+    """Run the contest and print its table.
+
+    Raises:
+        ConfigurationError: the contests are not on this machine.
+    """
     import os
 
-    from gps_denied_inference.cli.report import write_json
-    from gps_denied_inference.runtimes.protocol import BuildConfig
+    from gps_denied_inference.runtimes.contract import BuildConfig
+    from gps_denied_inference.storage.documents import write_json
 
+    _find_benchmarks()
     config = BuildConfig(
         max_keypoints=args.keypoints,
         precision=args.precision,
@@ -84,10 +89,27 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _find_benchmarks() -> None:
+    """Put the source tree that holds ``benchmarks/`` on the path; an aircraft does not carry it."""
+    import sys
+
+    from gps_denied_inference.storage.share import shared_path
+
+    try:
+        root = str(shared_path("benchmarks").parent)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            "the contests are not installed with the package: run 'gdi bench' from a source tree "
+            "of gps_denied_inference, which holds them in benchmarks/"
+        ) from error
+    if root not in sys.path:
+        sys.path.append(root)
+
+
 def _measure_homography(args: argparse.Namespace, config: BuildConfig) -> dict[str, Any]:
     from pathlib import Path
 
-    from gps_denied_inference.bench.homography import bench_homography
+    from benchmarks.homography import bench_homography
 
     if args.seeds < 1:
         raise ConfigurationError("need at least 1 seed")
@@ -120,9 +142,9 @@ def _race(args: argparse.Namespace, config: BuildConfig) -> dict[str, Any]:
 
     from tqdm import tqdm
 
-    from gps_denied_inference.bench.extract import bench_extract
-    from gps_denied_inference.bench.match import bench_match
-    from gps_denied_inference.bench.track import bench_track
+    from benchmarks.extract import bench_extract
+    from benchmarks.match import bench_match
+    from benchmarks.track import bench_track
 
     config = dataclasses.replace(
         config,

@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List or prune."""
-    from gps_denied_inference.cli.report import write_json
     from gps_denied_inference.engines.cache import EngineCache
+    from gps_denied_inference.storage.documents import write_json
 
     cache = EngineCache(args.cache)
     report = _prune(cache, args) if args.action == "prune" else _list(cache)

@@ -68,13 +68,13 @@ def run(args: argparse.Namespace) -> int:
     """Build or find the engine and say where it lies."""
     from tqdm import tqdm
 
-    from gps_denied_inference.architectures import zoo
-    from gps_denied_inference.cli.report import write_json
     from gps_denied_inference.engines.cache import EngineCache
     from gps_denied_inference.engines.manifest import TARGET_OPTION
+    from gps_denied_inference.models import zoo
     from gps_denied_inference.runtimes import create_runtime
-    from gps_denied_inference.runtimes.protocol import BuildConfig
+    from gps_denied_inference.runtimes.contract import BuildConfig
     from gps_denied_inference.runtimes.selection import select
+    from gps_denied_inference.storage.documents import write_json
 
     for name, row in _ROWS.items():
         if name in vars(args):
@@ -162,8 +162,8 @@ def manifest_report(text: bytes) -> object:
 
 def _elsewhere(args: argparse.Namespace) -> Selection:
     """Return the choice for another computer: this one's devices say nothing about it."""
-    from gps_denied_inference.architectures import zoo
     from gps_denied_inference.errors import InvalidParameterError
+    from gps_denied_inference.models import zoo
     from gps_denied_inference.runtimes.selection import AUTO, Selection, automatic_precision
 
     if args.runtime != "tensorrt":

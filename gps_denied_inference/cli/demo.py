@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.rate is not None and not args.rate > 0:
         raise ConfigurationError(f"--rate {args.rate:g}: more than 0 Hz")
     try:
-        from gps_denied_inference.ros.demo_driver import fly
+        from gps_denied_inference.clients.demo_driver import fly
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"the demo runs the real node, and ROS 2 or the built package is missing ({error})",
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     report = build_report(source, flight, score)
     written = write_report(out, report, score, _pictured(source, score.pair))
     if args.json is not None:
-        from gps_denied_inference.cli.report import write_json
+        from gps_denied_inference.storage.documents import write_json
 
         write_json(args.json, report)
     _print_summary(report)

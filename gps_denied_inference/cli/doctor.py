@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gps_denied_inference.cli.report import write_json
 from gps_denied_inference.errors import GpsDeniedInferenceError
 from gps_denied_inference.runtimes.availability import Availability, Machine
+from gps_denied_inference.storage.documents import write_json
 from gps_denied_inference.versions import installed_version
 
 HELP = (
@@ -124,10 +124,10 @@ def _try(row: dict[str, Any]) -> None:
     """Run XFeat on one runtime; a failure turns the row into one that does not work."""
     import numpy as np
 
-    from gps_denied_inference.architectures import zoo
     from gps_denied_inference.engines.cache import EngineCache
+    from gps_denied_inference.models import zoo
     from gps_denied_inference.runtimes import create_runtime
-    from gps_denied_inference.runtimes.protocol import BuildConfig
+    from gps_denied_inference.runtimes.contract import BuildConfig
 
     runtime_name, device = row["runtime"], row["device"]
     half = device == "cuda"
@@ -198,7 +198,7 @@ def _driver() -> str:
 
 
 def _models() -> list[dict[str, Any]]:
-    from gps_denied_inference.architectures import zoo
+    from gps_denied_inference.models import zoo
 
     rows = []
     for name in zoo.names():

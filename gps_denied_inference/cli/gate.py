@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the decision; the exit code is the answer."""
     from gps_denied_inference.cli.compile import manifest_report
-    from gps_denied_inference.cli.report import write_json
     from gps_denied_inference.engines.gate import EngineGate
+    from gps_denied_inference.storage.documents import write_json
 
     artifact = engine_file(args.engine)
     gate = EngineGate(require_signature=args.require_signature, public_key=args.public_key)

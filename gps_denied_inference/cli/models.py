@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gps_denied_inference.architectures import zoo
 from gps_denied_inference.errors import ModelError
+from gps_denied_inference.models import zoo
 
 HELP = "list, fetch, verify and export networks"
 
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     action = {"list": _list, "fetch": _fetch, "verify": _verify, "export": _export}[args.action]
     report, code = action(args)
     if args.json:
-        from gps_denied_inference.cli.report import write_json
+        from gps_denied_inference.storage.documents import write_json
 
         write_json(args.json, {"action": args.action, "models": report})
     return code
@@ -99,7 +99,7 @@ def _list(args: argparse.Namespace) -> tuple[list[dict[str, Any]], int]:
 def _fetch(args: argparse.Namespace) -> tuple[list[dict[str, Any]], int]:
     from tqdm import tqdm
 
-    from gps_denied_inference.architectures.fetch import fetch
+    from gps_denied_inference.models.fetch import fetch
 
     names = args.names
     if names == ["all"]:
@@ -151,7 +151,7 @@ def _export(args: argparse.Namespace) -> tuple[list[dict[str, Any]], int]:
 
     model = zoo.resolve(args.name, weights=args.weights, need_weights=True)
     try:
-        from gps_denied_inference.architectures.export import export_network
+        from gps_denied_inference.models.export import export_network
     except ModuleNotFoundError as error:
         raise RuntimeUnavailableError(
             f"exporting needs {error.name}, which is not installed", f"pip install {error.name}"

@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
 
     from gps_denied_inference.bags.reader import Bag
     from gps_denied_inference.bags.replay import replay
-    from gps_denied_inference.cli.report import write_json
     from gps_denied_inference.settings import Settings
+    from gps_denied_inference.storage.documents import write_json
 
     rows = {row.name: row for row in Settings.table()}
     settings = Settings.from_mapping(dict(_parse(pair, rows) for pair in args.set))

@@ -36,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make a key pair, or sign."""
     from gps_denied_inference.cli.gate import engine_file
-    from gps_denied_inference.cli.report import write_json
     from gps_denied_inference.engines import signing
     from gps_denied_inference.errors import InvalidParameterError
+    from gps_denied_inference.storage.documents import write_json
 
     report: dict[str, object]
     if args.new_key is not None:

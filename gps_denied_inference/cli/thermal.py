@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gps_denied_inference.cli.report import write_json
 from gps_denied_inference.errors import InvalidParameterError
+from gps_denied_inference.storage.documents import write_json
 from gps_denied_inference.thermal import SOURCE_NAMES, SourceChoice, explain_choice
 from gps_denied_inference.thermal.monitor import ThermalMonitor
 from gps_denied_inference.thermal.policy import ThermalPolicy

@@ -49,10 +49,10 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.live import Live
 
-    from gps_denied_inference.cli.report import write_json
+    from gps_denied_inference.storage.documents import write_json
 
     try:
-        from gps_denied_inference.ros.status_listener import StatusListener
+        from gps_denied_inference.clients.status_listener import StatusListener
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"'gdi top' listens to a running node, and ROS 2 or the built package is missing "

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from gps_denied_inference.cli.report import write_json, write_text
 from gps_denied_inference.demo.flight import Flight
 from gps_denied_inference.demo.frame import Frame, FrameSource
 from gps_denied_inference.demo.pictures import (
@@ -20,6 +19,7 @@ from gps_denied_inference.demo.pictures import (
     write_picture,
 )
 from gps_denied_inference.demo.score import Score
+from gps_denied_inference.storage.documents import write_json, write_text
 
 LEAST_AGREEING_SHARE = 0.70
 """With less of the matches agreeing with the known true motion, the demo has failed."""

@@ -42,7 +42,7 @@ from gps_denied_inference.errors import (
     InvalidParameterError,
     StorageError,
 )
-from gps_denied_inference.runtimes.protocol import (
+from gps_denied_inference.runtimes.contract import (
     BuildConfig,
     EngineCacheEntry,
     Model,

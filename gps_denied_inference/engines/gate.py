@@ -22,7 +22,7 @@ from gps_denied_inference.engines.manifest import (
 )
 from gps_denied_inference.errors import EngineRejectedError, InvalidParameterError
 from gps_denied_inference.runtimes.checks import expected_tensors
-from gps_denied_inference.runtimes.protocol import BuildConfig
+from gps_denied_inference.runtimes.contract import BuildConfig
 
 
 @dataclass(frozen=True)

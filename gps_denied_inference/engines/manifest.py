@@ -18,7 +18,7 @@ from typing import Any
 
 from gps_denied_inference.engines import reasons
 from gps_denied_inference.errors import EngineRejectedError
-from gps_denied_inference.runtimes.protocol import BuildConfig, TensorSpec
+from gps_denied_inference.runtimes.contract import BuildConfig, TensorSpec
 
 SCHEMA = 1
 TARGET_OPTION = "compute_capability"

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gps_denied_inference.errors import FrameError
 from gps_denied_inference.pipeline.features import Features
-from gps_denied_inference.runtimes.protocol import EngineHandle, InferenceRuntime
+from gps_denied_inference.runtimes.contract import EngineHandle, InferenceRuntime
 
 
 class Extractor:

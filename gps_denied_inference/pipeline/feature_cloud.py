@@ -24,7 +24,7 @@ import numpy.typing as npt
 from gps_denied_inference.errors import FrameError, InvalidParameterError, UnknownNameError
 from gps_denied_inference.pipeline.camera import CameraModel
 from gps_denied_inference.pipeline.features import Features, FloatArray
-from gps_denied_inference.pipeline.track_update import TrackUpdate
+from gps_denied_inference.pipeline.tracking.update import TrackUpdate
 
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "vins_mono": ("id", "u", "v", "vx", "vy"),

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from gps_denied_inference.errors import InputMismatchError, InvalidParameterError
 from gps_denied_inference.pipeline.features import Features, FloatArray
-from gps_denied_inference.runtimes.protocol import EngineHandle, InferenceRuntime
+from gps_denied_inference.runtimes.contract import EngineHandle, InferenceRuntime
 
 IndexArray = npt.NDArray[np.int32]
 
@@ -132,7 +132,7 @@ class EngineMatcher:
 
     Args:
         runtime: the runtime that made ``handle``.
-        handle: a loaded matcher engine, see ``runtimes.protocol``.
+        handle: a loaded matcher engine, see ``runtimes.contract``.
     """
 
     def __init__(self, runtime: InferenceRuntime, handle: EngineHandle) -> None:

@@ -14,7 +14,7 @@ from gps_denied_inference.errors import (
 )
 
 if TYPE_CHECKING:
-    from gps_denied_inference.runtimes.protocol import InferenceRuntime
+    from gps_denied_inference.runtimes.contract import InferenceRuntime
 
 
 class _Registration(NamedTuple):
@@ -97,23 +97,23 @@ def _lookup(name: str) -> _Registration:
 
 register_runtime(
     "onnxruntime",
-    "gps_denied_inference.runtimes.onnx_runtime:OrtRuntime",
+    "gps_denied_inference.runtimes.onnx_runtime.runtime:OrtRuntime",
     "install it with 'pip install onnxruntime' (CPU) or 'pip install onnxruntime-gpu' (CUDA)",
 )
 register_runtime(
     "tensorrt",
-    "gps_denied_inference.runtimes.trt:TensorrtRuntime",
+    "gps_denied_inference.runtimes.tensorrt.runtime:TensorrtRuntime",
     "install it with 'pip install tensorrt' or 'pip install tensorrt-rtx'; on Jetson it comes "
     "with JetPack",
 )
 register_runtime(
     "pytorch_fp16",
-    "gps_denied_inference.runtimes.pytorch:PytorchFp16Runtime",
+    "gps_denied_inference.runtimes.pytorch.runtime:PytorchFp16Runtime",
     "install it with 'pip install torch' (a CUDA build)",
 )
 register_runtime(
     "pytorch_fp32",
-    "gps_denied_inference.runtimes.pytorch:PytorchFp32Runtime",
+    "gps_denied_inference.runtimes.pytorch.runtime:PytorchFp32Runtime",
     "install it with 'pip install torch'",
 )
 register_runtime(

@@ -13,7 +13,7 @@ from gps_denied_inference.errors import (
     InvalidHandleError,
     InvalidParameterError,
 )
-from gps_denied_inference.runtimes.protocol import (
+from gps_denied_inference.runtimes.contract import (
     BuildConfig,
     EngineHandle,
     Model,
@@ -79,7 +79,7 @@ def check_config(config: BuildConfig) -> None:
 def expected_tensors(
     kind: str, descriptor_dim: int, height: int, width: int, channels: int, max_keypoints: int
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]] | None:
-    """Return the inputs and outputs that ``runtimes.protocol`` lays down for an engine.
+    """Return the inputs and outputs that ``runtimes.contract`` lays down for an engine.
 
     Args:
         kind: ``"extractor"`` or ``"matcher"``; for any other kind the answer is None.

@@ -25,7 +25,7 @@ from gps_denied_inference.runtimes.checks import (
     check_owner,
     no_thermal_source,
 )
-from gps_denied_inference.runtimes.protocol import (
+from gps_denied_inference.runtimes.contract import (
     BuildConfig,
     EngineCacheEntry,
     EngineHandle,

@@ -27,8 +27,7 @@ from gps_denied_inference.errors import (
     InferenceError,
 )
 from gps_denied_inference.runtimes.checks import check_config, engine_tensors
-from gps_denied_inference.runtimes.engine_runtime import EngineRuntime, Specs
-from gps_denied_inference.runtimes.protocol import (
+from gps_denied_inference.runtimes.contract import (
     BuildConfig,
     EngineCacheEntry,
     EngineHandle,
@@ -36,6 +35,7 @@ from gps_denied_inference.runtimes.protocol import (
     Progress,
     Readback,
 )
+from gps_denied_inference.runtimes.engine_runtime import EngineRuntime, Specs
 
 _VERSION = "1"
 _MATCH_COSINE = 0.8

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from device_memory import device_memory_used
 
-from gps_denied_inference.architectures import zoo
 from gps_denied_inference.demo.simulation import SimulatedFlight
 from gps_denied_inference.engines.cache import EngineCache
 from gps_denied_inference.errors import InvalidParameterError
+from gps_denied_inference.models import zoo
+from gps_denied_inference.runtimes.contract import BuildConfig, EngineHandle
 from gps_denied_inference.runtimes.gpus import survey
-from gps_denied_inference.runtimes.onnx_runtime import OrtRuntime
-from gps_denied_inference.runtimes.protocol import BuildConfig, EngineHandle
+from gps_denied_inference.runtimes.onnx_runtime.runtime import OrtRuntime
 from gps_denied_inference.runtimes.selection import select
 
 Arrays = dict[str, np.ndarray]

@@ -22,7 +22,6 @@ import pytest
 from device_memory import device_memory_used
 from onnx import TensorProto, helper
 
-from gps_denied_inference.architectures import zoo
 from gps_denied_inference.demo.simulation import SimulatedFlight
 from gps_denied_inference.engines.cache import EngineCache
 from gps_denied_inference.errors import (
@@ -30,11 +29,12 @@ from gps_denied_inference.errors import (
     ReadbackMismatchError,
     RuntimeUnavailableError,
 )
-from gps_denied_inference.runtimes import ort_session
+from gps_denied_inference.models import zoo
+from gps_denied_inference.runtimes.contract import BuildConfig, EngineHandle, TensorSpec
 from gps_denied_inference.runtimes.gpus import survey
-from gps_denied_inference.runtimes.onnx_runtime import OrtRuntime
-from gps_denied_inference.runtimes.ort_session import OrtSession, SessionSettings
-from gps_denied_inference.runtimes.protocol import BuildConfig, EngineHandle, TensorSpec
+from gps_denied_inference.runtimes.onnx_runtime import session as ort_session
+from gps_denied_inference.runtimes.onnx_runtime.runtime import OrtRuntime
+from gps_denied_inference.runtimes.onnx_runtime.session import OrtSession, SessionSettings
 
 Arrays = dict[str, np.ndarray]
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from conformance_cases import find_weights
 
-from gps_denied_inference.architectures import zoo
 from gps_denied_inference.engines.cache import EngineCache
 from gps_denied_inference.errors import DeviceOutOfMemoryError
-from gps_denied_inference.runtimes.protocol import BuildConfig
+from gps_denied_inference.models import zoo
+from gps_denied_inference.runtimes.contract import BuildConfig
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -29,7 +29,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (480, 640, 1), dtype=np.uint8)
 
 
 def make(folder: Path, graph: bool) -> tuple[Any, Any]:
-    from gps_denied_inference.runtimes.pytorch import PytorchFp16Runtime
+    from gps_denied_inference.runtimes.pytorch.runtime import PytorchFp16Runtime
 
     weights = find_weights()
     if weights is None:
@@ -104,7 +104,7 @@ class TestCudaMemory:
     @pytest.fixture
     def cuda(self) -> Iterator[Any]:
         pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is not installed")
-        from gps_denied_inference.runtimes.cuda_memory import Cuda
+        from gps_denied_inference.runtimes.tensorrt.cuda_memory import Cuda
 
         cuda = Cuda(0)
         yield cuda
@@ -156,7 +156,7 @@ class TestCudaMemory:
 
     def test_close_frees_what_was_taken(self) -> None:
         pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is not installed")
-        from gps_denied_inference.runtimes.cuda_memory import Cuda
+        from gps_denied_inference.runtimes.tensorrt.cuda_memory import Cuda
 
         torch.cuda.init()
         Cuda(0).close()
@@ -169,7 +169,7 @@ class TestCudaMemory:
         assert torch.cuda.mem_get_info()[0] == before
 
     def test_too_much_is_out_of_memory(self, cuda: Any) -> None:
-        from gps_denied_inference.runtimes.cuda_memory import CudaError
+        from gps_denied_inference.runtimes.tensorrt.cuda_memory import CudaError
 
         with pytest.raises(CudaError) as caught:
             cuda.device_buffer(1 << 45)

@@ -10,9 +10,8 @@ pytest.importorskip("launch_ros", reason="launch_ros is not installed")
 from launch import LaunchContext
 from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import get_launch_description_from_python_launch_file
-from launch_ros.actions import Node
-
 from launch_parts import LAUNCH_FOLDER
+from launch_ros.actions import Node
 
 
 def visit(file: str, arguments: dict[str, str]) -> list[object]:

@@ -12,9 +12,8 @@ pytest.importorskip(
 pytest.importorskip("launch_testing_ros", reason="launch_testing_ros is not installed")
 
 import launch_testing.asserts
-from lifecycle_msgs.msg import Transition
-
 from launch_parts import description, drive, inference
+from lifecycle_msgs.msg import Transition
 from node_process import ACTIVE, UNCONFIGURED
 
 

@@ -22,11 +22,10 @@ import launch_testing.asserts
 from launch.actions import GroupAction, IncludeLaunchDescription, SetEnvironmentVariable
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import EnvironmentVariable
-
 from launch_parts import LAUNCH_FOLDER, description, drive, parameter_file
 from node_process import ACTIVE
 
-STAND_IN = Path(__file__).with_name("stand_in_lifecycle_manager.py")
+STAND_IN = Path(__file__).parents[1] / "support" / "stand_in_lifecycle_manager.py"
 PACKAGE = "nav2_lifecycle_manager"
 
 

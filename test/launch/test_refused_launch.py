@@ -12,10 +12,9 @@ pytest.importorskip(
 pytest.importorskip("launch_testing_ros", reason="launch_testing_ros is not installed")
 
 import launch_testing
-from rcl_interfaces.msg import ParameterType, ParameterValue
-
 from launch_parts import damaged_engine, description, drive, inference
 from node_process import ACTIVE, UNCONFIGURED
+from rcl_interfaces.msg import ParameterType, ParameterValue
 
 # Parameters of each case, and the word that the report has to have.
 CASES = {

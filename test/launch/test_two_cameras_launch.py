@@ -12,7 +12,6 @@ pytest.importorskip(
 pytest.importorskip("launch_testing_ros", reason="launch_testing_ros is not installed")
 
 import launch_testing.asserts
-
 from launch_parts import description, drive, inference
 
 

@@ -16,10 +16,9 @@ import launch_testing
 import launch_testing.asserts
 from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-
 from launch_parts import LAUNCH_FOLDER, description, drive, parameter_file
 
-ESTIMATOR = Path(__file__).with_name("estimator.launch.py")
+ESTIMATOR = Path(__file__).parents[1] / "support" / "estimator.launch.py"
 
 
 @pytest.mark.launch_test

@@ -15,8 +15,8 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from gps_denied_inference.ros import outputs, qos
-from gps_denied_inference.ros.node import InferenceNode
+from gps_denied_inference.node import outputs, qos
+from gps_denied_inference.node.node import InferenceNode
 
 
 def test_drawn_only_while_subscribed(tmp_path, monkeypatch):

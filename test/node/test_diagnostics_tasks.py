@@ -13,8 +13,8 @@ pytest.importorskip("rclpy", reason="needs ROS 2: rclpy is not installed here")
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from gps_denied_inference.msg import InferenceStatus
-from gps_denied_inference.ros import diagnostics
-from gps_denied_inference.ros.diagnostics import (
+from gps_denied_inference.node import diagnostics
+from gps_denied_inference.node.diagnostics import (
     DiagnosticsPublisher,
     FramesTask,
     runtime_task,

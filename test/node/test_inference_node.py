@@ -18,7 +18,7 @@ from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
 from gps_denied_inference.msg import FeatureArray, InferenceStatus  # noqa: E402
-from gps_denied_inference.ros.node import InferenceNode  # noqa: E402
+from gps_denied_inference.node.node import InferenceNode  # noqa: E402
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 

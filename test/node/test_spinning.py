@@ -23,7 +23,7 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from std_msgs.msg import String
 
-from gps_denied_inference.ros.spinning import ROW_LIMIT, NodeExecutor
+from gps_denied_inference.node.spinning import ROW_LIMIT, NodeExecutor
 
 UNRETRIEVED = "exception was never retrieved"
 

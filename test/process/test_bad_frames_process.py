@@ -10,9 +10,8 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from sensor_msgs.msg import Image
-
 from node_process import driven, image_message
+from sensor_msgs.msg import Image
 
 PIXELS = np.full((240, 320), 128, dtype=np.uint8)
 

@@ -12,14 +12,14 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+from camera_process import CameraProcess
+from node_process import LONG_TESTS, Driver, NodeProcess, driven, image_message
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image, PointCloud
 
-from camera_process import CameraProcess
 from gps_denied_inference.demo.simulation import SimulatedFlight
 from gps_denied_inference.msg import FeatureArray, MatchArray
 from gps_denied_inference.pipeline.geometry import project
-from node_process import LONG_TESTS, Driver, NodeProcess, driven, image_message
 
 WIDTH, HEIGHT = 640, 480
 SMALL = {

@@ -10,12 +10,12 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from diagnostic_msgs.msg import DiagnosticStatus
-
 from camera_process import CameraProcess
-from gps_denied_inference.pipeline.accounting import LOST, SUPERSEDED
-from gps_denied_inference.ros.diagnostics import LOSS_SHARE
+from diagnostic_msgs.msg import DiagnosticStatus
 from node_process import ACTIVE, LONG_TESTS, ROOT, driven
+
+from gps_denied_inference.node.diagnostics import LOSS_SHARE
+from gps_denied_inference.pipeline.accounting import LOST, SUPERSEDED
 
 PROFILE = str(ROOT / "config" / "fastdds_large_images.xml")
 WITH_PROFILE = {

@@ -12,8 +12,6 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-
-from gps_denied_inference.msg import InferenceStatus
 from node_process import (
     ACTIVE,
     INACTIVE,
@@ -23,6 +21,8 @@ from node_process import (
     image_message,
     textured_frames,
 )
+
+from gps_denied_inference.msg import InferenceStatus
 
 FAKE = {"runtime": "fake", "max_keypoints": 200, "image_width": 320, "image_height": 256}
 REAL = {"runtime": "onnxruntime", "device": "cpu", "max_keypoints": 200, "threads": 2}
@@ -195,7 +195,7 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
 
 def test_a_defect_ends_the_process_and_is_seen(tmp_path: Path) -> None:
     """A supervisor can start the node again only if it ends, also while frames are answered."""
-    program = Path(__file__).with_name("broken_node.py")
+    program = Path(__file__).parents[1] / "support" / "broken_node.py"
     with driven(tmp_path, parameters=FAKE, program=program) as (process, driver):
         bring_to(driver, "active")
         assert process.wait_for_exit(20) == 1

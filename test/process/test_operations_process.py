@@ -15,7 +15,6 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
-
 from node_process import (
     ACTIVE,
     INACTIVE,

@@ -13,12 +13,12 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+from node_process import driven
 from rclpy.qos import qos_profile_sensor_data
 from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import CompressedImage
 
 from gps_denied_inference.bags.reader import Bag
-from node_process import driven
 
 SETTINGS = {
     "runtime": "onnxruntime",

@@ -14,11 +14,11 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from conformance_cases import find_weights
 from gpu_memory import gpu_memory
+from node_process import ACTIVE, UNCONFIGURED, driven
 from rcl_interfaces.msg import ParameterType, ParameterValue
 
 from gps_denied_inference.runtimes.availability import Availability, Machine
 from gps_denied_inference.runtimes.gpus import survey
-from node_process import ACTIVE, UNCONFIGURED, driven
 
 SMALL = {"image_width": 320, "image_height": 256, "max_keypoints": 100, "threads": 2}
 CYCLES = 4
@@ -125,7 +125,8 @@ def test_cleanup_gives_the_gpu_memory_back(
 ) -> None:
     """What stays after the first cycle is the context and the libraries' own share; no more comes.
 
-    That share is what ``kept_by_the_library`` of test/gpu/bench_h100.py measures in one process.
+    That share is what ``kept_by_the_library`` of benchmarks/gpu/bench_h100.py measures in one
+    process.
     """
     parameters = case.parameters()
     pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")

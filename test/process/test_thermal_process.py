@@ -19,13 +19,13 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+from node_process import ACTIVE, INACTIVE, Driver, driven, image_message, textured_frames
 from rcl_interfaces.msg import ParameterType, ParameterValue
 
 from gps_denied_inference.msg import FeatureArray, ThermalState
 from gps_denied_inference.thermal.replay import ThermalRecorder
 from gps_denied_inference.thermal.state import ThermalLevel
 from gps_denied_inference.thermal.state import ThermalState as CoreThermalState
-from node_process import ACTIVE, INACTIVE, Driver, driven, image_message, textured_frames
 
 THROTTLE, SHUTDOWN = 99.0, 104.5  # degC, as an Orin's trip points
 CAMERA_RATE = 40.0  # Hz

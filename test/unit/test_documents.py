@@ -80,7 +80,7 @@ def test_python_in_the_pages_compiles_and_its_imports_exist() -> None:
 
 def test_the_registration_in_the_page_works() -> None:
     check = (
-        "\nfrom gps_denied_inference.architectures import default_registry, zoo"
+        "\nfrom gps_denied_inference.models import default_registry, zoo"
         "\nassert zoo.resolve('mynet').descriptor_dim == 128"
         "\nassert default_registry.get('mynet').factory == 'mine.net:load_module'"
     )

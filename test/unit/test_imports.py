@@ -45,7 +45,7 @@ REGISTRIES = [
     "gps_denied_inference",
     "gps_denied_inference.errors",
     "gps_denied_inference.runtimes",
-    "gps_denied_inference.architectures",
+    "gps_denied_inference.models.registry",
     "gps_denied_inference.engines",
     "gps_denied_inference.models",
     "gps_denied_inference.pipeline",
@@ -55,10 +55,10 @@ REGISTRIES = [
 ]
 
 NEEDS_ITS_LIBRARY = {
-    "gps_denied_inference.runtimes.ort_session": "onnxruntime",
-    "gps_denied_inference.runtimes.onnx_runtime": "onnxruntime",
-    "gps_denied_inference.runtimes.pytorch": "torch",
-    "gps_denied_inference.runtimes.pytorch_engine": "torch",
+    "gps_denied_inference.runtimes.onnx_runtime.session": "onnxruntime",
+    "gps_denied_inference.runtimes.onnx_runtime.runtime": "onnxruntime",
+    "gps_denied_inference.runtimes.pytorch.runtime": "torch",
+    "gps_denied_inference.runtimes.pytorch.engine": "torch",
 }
 """Modules that cannot be imported without a vendor library. Networks in torch are below."""
 
@@ -102,16 +102,16 @@ def modules_without_ros() -> list[str]:
     names = []
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-        if "ros" in parts or "__pycache__" in parts:
+        if {"node", "clients"} & set(parts) or "__pycache__" in parts:
             continue
         names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
     return names
 
 
 def uses_torch(name: str) -> bool:
-    """Whether a module of ``architectures`` is a network, which is torch by nature."""
+    """Whether a module of ``models`` is a network, which is torch by nature."""
     path = PACKAGE.parent / Path(*name.split(".")).with_suffix(".py")
-    if not name.startswith("gps_denied_inference.architectures.") or not path.is_file():
+    if not name.startswith("gps_denied_inference.models.") or not path.is_file():
         return False
     lines = path.read_text(encoding="utf-8").splitlines()
     return any(line.startswith(("import torch", "from torch")) for line in lines)
@@ -143,7 +143,7 @@ for word in ("torch", "onnxruntime", "tensorrt", "tensorrt_rtx"):
     sys.modules[word] = None  # import raises ImportError
 from gps_denied_inference.errors import RuntimeUnavailableError
 from gps_denied_inference.runtimes import create_runtime
-from gps_denied_inference.runtimes.protocol import BuildConfig, Model
+from gps_denied_inference.runtimes.contract import BuildConfig, Model
 try:
     runtime = create_runtime("{name}")
     runtime.compile_engine(Model("xfeat", "xfeat", "extractor", 64), BuildConfig(device="cuda"))
@@ -166,7 +166,7 @@ except RuntimeUnavailableError as error:
 @pytest.mark.parametrize(
     ("library", "module"),
     [
-        ("onnxruntime", "runtimes/ort_session.py"),
+        ("onnxruntime", "runtimes/onnx_runtime/session.py"),
         ("pynvml", "thermal/nvml_source.py"),
         ("jtop", "thermal/jtop_source.py"),
     ],
@@ -194,6 +194,6 @@ def test_torch_is_imported_by_networks_and_one_runtime_module() -> None:
             for line in path.read_text(encoding="utf-8").splitlines()
         )
     }
-    assert {name for name in users if not name.startswith("architectures/")} == {
-        "runtimes/pytorch_engine.py"
+    assert {name for name in users if not name.startswith("models/")} == {
+        "runtimes/pytorch/engine.py"
     }

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gps_denied_inference.bench.contest import race, ratio
+from benchmarks.contest import race, ratio
 from gps_denied_inference.cli.main import main
 
 

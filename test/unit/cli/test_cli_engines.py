@@ -47,7 +47,7 @@ def test_compile_builds_then_finds(cache: Path, tmp_path: Path, capsys) -> None:
 
 def test_compiled_engine_is_the_one_that_a_node_in_flight_loads(cache: Path, capsys) -> None:
     from gps_denied_inference.errors import EngineRejectedError
-    from gps_denied_inference.pipeline.session import InferenceSession
+    from gps_denied_inference.session import InferenceSession
     from gps_denied_inference.settings import Settings
 
     settings = Settings(

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gps_denied_inference.cli.report import plain, write_json
 from gps_denied_inference.errors import StorageError
+from gps_denied_inference.storage.documents import plain, write_json
 
 
 def test_numpy_paths_and_nan_become_plain_json(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gps_denied_inference.architectures import zoo
 from gps_denied_inference.cli.main import main
+from gps_denied_inference.models import zoo
 
 
 @pytest.fixture(autouse=True)

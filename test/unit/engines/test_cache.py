@@ -33,7 +33,7 @@ from gps_denied_inference.errors import (
     StorageError,
 )
 from gps_denied_inference.runtimes.checks import engine_tensors
-from gps_denied_inference.runtimes.protocol import BuildConfig, Model, Progress
+from gps_denied_inference.runtimes.contract import BuildConfig, Model, Progress
 
 MODEL = Model("xfeat", "xfeat", "extractor", 64, graph_sha256="a" * 64)
 CONFIG = BuildConfig(height=64, width=96, max_keypoints=50)

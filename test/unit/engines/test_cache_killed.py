@@ -15,7 +15,7 @@ from gps_denied_inference.engines.cache import RETIRED, STAGING, EngineCache, En
 from gps_denied_inference.engines.gate import EngineGate
 from gps_denied_inference.engines.maintenance import prune
 from gps_denied_inference.runtimes.checks import engine_tensors
-from gps_denied_inference.runtimes.protocol import BuildConfig, Model, Progress
+from gps_denied_inference.runtimes.contract import BuildConfig, Model, Progress
 
 MODEL = Model("xfeat", "xfeat", "extractor", 64)
 CONFIG = BuildConfig(height=64, width=96, max_keypoints=50)

@@ -16,13 +16,13 @@ from gps_denied_inference.engines.cache import EngineCache
 from gps_denied_inference.engines.gate import EngineGate, RunningMachine
 from gps_denied_inference.engines.manifest import EngineManifest, manifest_path
 from gps_denied_inference.errors import EngineRejectedError
-from gps_denied_inference.runtimes.fake import FakeRuntime
-from gps_denied_inference.runtimes.protocol import (
+from gps_denied_inference.runtimes.contract import (
     BuildConfig,
     EngineCacheEntry,
     Model,
     TensorSpec,
 )
+from gps_denied_inference.runtimes.fake import FakeRuntime
 
 MODEL = Model("xfeat", "xfeat", "extractor", 64, graph_sha256="a" * 64)
 CONFIG = BuildConfig(height=64, width=96, max_keypoints=50, options={"mode": "plain"})

@@ -14,8 +14,8 @@ from gps_denied_inference.engines.cache import STAGING, EngineCache
 from gps_denied_inference.engines.maintenance import entries, prune
 from gps_denied_inference.engines.manifest import manifest_path
 from gps_denied_inference.errors import InvalidParameterError
+from gps_denied_inference.runtimes.contract import BuildConfig, Model
 from gps_denied_inference.runtimes.fake import FakeRuntime
-from gps_denied_inference.runtimes.protocol import BuildConfig, Model
 
 MODEL = Model("xfeat", "xfeat", "extractor", 64)
 CONFIG = BuildConfig(height=64, width=96)

@@ -17,8 +17,8 @@ from gps_denied_inference.errors import (
     InvalidParameterError,
     StorageError,
 )
+from gps_denied_inference.runtimes.contract import BuildConfig, EngineCacheEntry, Model
 from gps_denied_inference.runtimes.fake import FakeRuntime
-from gps_denied_inference.runtimes.protocol import BuildConfig, EngineCacheEntry, Model
 
 MODEL = Model("xfeat", "xfeat", "extractor", 64)
 CONFIG = BuildConfig(height=32, width=32, max_keypoints=9)

@@ -12,8 +12,6 @@ import onnx
 import onnxruntime
 import pytest
 
-from gps_denied_inference.architectures import zoo
-from gps_denied_inference.engines.graph import specialise, specialised_graph
 from gps_denied_inference.errors import (
     InvalidParameterError,
     ModelIntegrityError,
@@ -21,7 +19,9 @@ from gps_denied_inference.errors import (
     ModelNotFoundError,
     StorageError,
 )
-from gps_denied_inference.runtimes.protocol import BuildConfig, Model, TensorSpec
+from gps_denied_inference.models import zoo
+from gps_denied_inference.models.specialise import specialise, specialised_graph
+from gps_denied_inference.runtimes.contract import BuildConfig, Model, TensorSpec
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from gps_denied_inference.pipeline import feature_cloud
 from gps_denied_inference.pipeline.camera import CameraModel
 from gps_denied_inference.pipeline.feature_cloud import LAYOUTS, FeatureCloudBuilder
 from gps_denied_inference.pipeline.features import Features
-from gps_denied_inference.pipeline.track_update import TrackUpdate
+from gps_denied_inference.pipeline.tracking.update import TrackUpdate
 
 WIDTH, HEIGHT = 752, 480
 K = [458.654, 0.0, 367.215, 0.0, 457.296, 248.375, 0.0, 0.0, 1.0]

@@ -8,9 +8,9 @@ import pytest
 
 from gps_denied_inference.demo.scene import load_scene
 from gps_denied_inference.pipeline.features import Features
-from gps_denied_inference.pipeline.flow import MOST_FOR_MOTION, View, follow, see_motion
 from gps_denied_inference.pipeline.matcher import MutualNearestNeighbour
-from gps_denied_inference.pipeline.tracker import IdSource, Tracker
+from gps_denied_inference.pipeline.tracking.flow import MOST_FOR_MOTION, View, follow, see_motion
+from gps_denied_inference.pipeline.tracking.tracker import IdSource, Tracker
 
 SIZE = (320, 240)
 STEP = 50_000_000  # ns

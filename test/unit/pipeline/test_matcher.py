@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gps_denied_inference.errors import InputMismatchError, InvalidParameterError
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.matcher import EngineMatcher, Matches, MutualNearestNeighbour
-from gps_denied_inference.runtimes.protocol import TensorSpec
+from gps_denied_inference.runtimes.contract import TensorSpec
 
 
 def features(descriptors, seed=0, model="xfeat", sha="aa"):

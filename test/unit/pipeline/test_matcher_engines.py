@@ -6,15 +6,15 @@ import cv2
 import numpy as np
 import pytest
 
-from gps_denied_inference.architectures import zoo
 from gps_denied_inference.demo.simulation import SimulatedFlight
 from gps_denied_inference.engines.cache import EngineCache
+from gps_denied_inference.models import zoo
 from gps_denied_inference.pipeline.extractor import Extractor
 from gps_denied_inference.pipeline.geometry import project, verify
 from gps_denied_inference.pipeline.matcher import EngineMatcher, MutualNearestNeighbour
-from gps_denied_inference.pipeline.tracker import Tracker
+from gps_denied_inference.pipeline.tracking.tracker import Tracker
 from gps_denied_inference.runtimes import create_runtime
-from gps_denied_inference.runtimes.protocol import BuildConfig
+from gps_denied_inference.runtimes.contract import BuildConfig
 
 FRAMES = (0, 1, 2)
 

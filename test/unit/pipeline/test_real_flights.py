@@ -10,17 +10,17 @@ import cv2
 import numpy as np
 import pytest
 
-from gps_denied_inference.architectures import zoo
 from gps_denied_inference.demo.simulation import SimulatedFlight
 from gps_denied_inference.engines.cache import EngineCache
+from gps_denied_inference.models import zoo
 from gps_denied_inference.pipeline.extractor import Extractor
-from gps_denied_inference.pipeline.flow import View
 from gps_denied_inference.pipeline.geometry import project, verify
 from gps_denied_inference.pipeline.matcher import MutualNearestNeighbour
 from gps_denied_inference.pipeline.rotations import RotatedReference, RotationMatcher
-from gps_denied_inference.pipeline.tracker import IdSource, Tracker
+from gps_denied_inference.pipeline.tracking.flow import View
+from gps_denied_inference.pipeline.tracking.tracker import IdSource, Tracker
 from gps_denied_inference.runtimes import create_runtime
-from gps_denied_inference.runtimes.protocol import BuildConfig
+from gps_denied_inference.runtimes.contract import BuildConfig
 
 EARTH_RADIUS = 6_378_137.0  # m
 

@@ -13,7 +13,7 @@ from gps_denied_inference.errors import (
     GpsDeniedInferenceError,
     ModelNotFoundError,
 )
-from gps_denied_inference.pipeline.session import InferenceSession
+from gps_denied_inference.session import InferenceSession
 from gps_denied_inference.settings import Settings
 
 

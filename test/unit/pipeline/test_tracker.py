@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from gps_denied_inference.errors import InvalidParameterError, UnknownNameError
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.geometry import project
-from gps_denied_inference.pipeline.links import MAX_MISSED
 from gps_denied_inference.pipeline.matcher import MutualNearestNeighbour
-from gps_denied_inference.pipeline.track_update import EVENTS
-from gps_denied_inference.pipeline.tracker import IdSource, Tracker
+from gps_denied_inference.pipeline.tracking.links import MAX_MISSED
+from gps_denied_inference.pipeline.tracking.tracker import IdSource, Tracker
+from gps_denied_inference.pipeline.tracking.update import EVENTS
 
 STEP = 50_000_000  # ns between frames
 WIDTH, HEIGHT = 640, 480

@@ -44,7 +44,7 @@ from gps_denied_inference.errors import (
 )
 from gps_denied_inference.runtimes import create_runtime
 from gps_denied_inference.runtimes.availability import Machine
-from gps_denied_inference.runtimes.protocol import InferenceRuntime
+from gps_denied_inference.runtimes.contract import InferenceRuntime
 from gps_denied_inference.thermal.state import ThermalLevel, ThermalState
 
 CYCLES = 50

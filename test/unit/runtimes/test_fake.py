@@ -15,8 +15,8 @@ from gps_denied_inference.errors import (
     InputMismatchError,
     InvalidHandleError,
 )
+from gps_denied_inference.runtimes.contract import BuildConfig, EngineHandle, Model
 from gps_denied_inference.runtimes.fake import FakeRuntime
-from gps_denied_inference.runtimes.protocol import BuildConfig, EngineHandle, Model
 
 EXTRACTOR = Model("xfeat", "xfeat", "extractor", 64)
 MATCHER = Model("lighterglue", "lighterglue", "matcher", 64)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from conformance_cases import CASES, HEIGHT, WIDTH, Arrays, Case, K, network, scene, xfeat
 
-from gps_denied_inference.architectures import zoo
-from gps_denied_inference.bench.engines import matcher_inputs, pairs_of
+from benchmarks.engines import matcher_inputs, pairs_of
 from gps_denied_inference.engines.cache import EngineCache
+from gps_denied_inference.models import zoo
 from gps_denied_inference.runtimes import create_runtime
-from gps_denied_inference.runtimes.protocol import InferenceRuntime, Model
+from gps_denied_inference.runtimes.contract import InferenceRuntime, Model
 
 CPU = next(case for case in CASES if case.name == "onnxruntime-cpu")
 

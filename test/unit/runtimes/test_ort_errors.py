@@ -11,7 +11,7 @@ from gps_denied_inference.errors import (
     RuntimeUnavailableError,
     UnsupportedDeviceError,
 )
-from gps_denied_inference.runtimes.ort_session import SessionSettings, map_error
+from gps_denied_inference.runtimes.onnx_runtime.session import SessionSettings, map_error
 
 
 @pytest.mark.parametrize(

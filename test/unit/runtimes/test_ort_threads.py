@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gps_denied_inference.architectures import zoo
 from gps_denied_inference.engines.cache import EngineCache
-from gps_denied_inference.runtimes.onnx_runtime import OrtRuntime
-from gps_denied_inference.runtimes.protocol import BuildConfig
+from gps_denied_inference.models import zoo
+from gps_denied_inference.runtimes.contract import BuildConfig
+from gps_denied_inference.runtimes.onnx_runtime.runtime import OrtRuntime
 
 
 def test_they_sleep_once_the_pass_is_over(tmp_path: Path) -> None:

@@ -13,11 +13,6 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from gps_denied_inference.architectures import (  # noqa: E402
-    Architecture,
-    default_registry,
-    register_architecture,
-)
 from gps_denied_inference.engines.cache import EngineCache  # noqa: E402
 from gps_denied_inference.errors import (  # noqa: E402
     DeviceOutOfMemoryError,
@@ -29,9 +24,15 @@ from gps_denied_inference.errors import (  # noqa: E402
     ModelNotFoundError,
     RuntimeUnavailableError,
 )
-from gps_denied_inference.runtimes import create_runtime, pytorch_engine  # noqa: E402
-from gps_denied_inference.runtimes.protocol import BuildConfig, Model  # noqa: E402
-from gps_denied_inference.runtimes.pytorch import (  # noqa: E402
+from gps_denied_inference.models.registry import (  # noqa: E402
+    Architecture,
+    default_registry,
+    register_architecture,
+)
+from gps_denied_inference.runtimes import create_runtime  # noqa: E402
+from gps_denied_inference.runtimes.contract import BuildConfig, Model  # noqa: E402
+from gps_denied_inference.runtimes.pytorch import engine as pytorch_engine  # noqa: E402
+from gps_denied_inference.runtimes.pytorch.runtime import (  # noqa: E402
     PytorchFp16Runtime,
     PytorchFp32Runtime,
 )

@@ -13,7 +13,7 @@ from gps_denied_inference.errors import (
     RuntimeUnavailableError,
     UnknownNameError,
 )
-from gps_denied_inference.runtimes.protocol import InferenceRuntime
+from gps_denied_inference.runtimes.contract import InferenceRuntime
 
 
 @pytest.fixture(autouse=True)

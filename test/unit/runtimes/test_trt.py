@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import tensorrt_double as double
 
-from gps_denied_inference.architectures import zoo
 from gps_denied_inference.engines import reasons
 from gps_denied_inference.engines.cache import EngineCache
 from gps_denied_inference.engines.gate import EngineGate, RunningMachine
@@ -30,11 +29,12 @@ from gps_denied_inference.errors import (
     RuntimeUnavailableError,
     UnsupportedDeviceError,
 )
+from gps_denied_inference.models import zoo
 from gps_denied_inference.runtimes.availability import find_tensorrt
-from gps_denied_inference.runtimes.cuda_memory import CudaError
+from gps_denied_inference.runtimes.contract import BuildConfig, EngineCacheEntry
 from gps_denied_inference.runtimes.gpus import Gpu, GpuSurvey, survey
-from gps_denied_inference.runtimes.protocol import BuildConfig, EngineCacheEntry
-from gps_denied_inference.runtimes.trt import TensorrtRuntime
+from gps_denied_inference.runtimes.tensorrt.cuda_memory import CudaError
+from gps_denied_inference.runtimes.tensorrt.runtime import TensorrtRuntime
 
 NO_GPU = GpuSurvey(reason="there is no GPU in this test")
 ORIN = GpuSurvey((Gpu(0, "Orin", "8.7", 1 << 35),), "12.6")

@@ -1,0 +1,1 @@
+"""Contests against the authors' code, and reports of GPUs. Not installed with the package."""

@@ -1,0 +1,1 @@
+"""Pixels from ROS images, compressed images and files, one decoder for each kind."""

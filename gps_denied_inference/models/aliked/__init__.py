@@ -1,0 +1,1 @@
+"""ALIKED: keypoints and descriptors."""

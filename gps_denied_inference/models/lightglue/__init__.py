@@ -1,0 +1,1 @@
+"""LightGlue and LighterGlue: matchers of two sets of features."""

@@ -1,0 +1,81 @@
+"""Options of matchers, read from ``BuildConfig.options`` and checked. No torch, no onnx."""
+
+from __future__ import annotations
+
+import math
+
+from gps_denied_inference.errors import InvalidParameterError
+from gps_denied_inference.runtimes.contract import BuildConfig
+
+MASKED = -10000.0
+"""Added to the logits of padding: nothing after a softmax, and still a float16."""
+
+MATCHER_OPTIONS = ("match_threshold", "min_cosine", "ratio", "pruning")
+"""Names of the options read here."""
+
+UNMATCHABLE = math.log(0.05 / 0.95)
+"""Logit of a keypoint having a partner below which LighterGlue's authors leave it out."""
+
+
+def pruning(config: BuildConfig, *, can: bool) -> bool:
+    """``pruning``: leave keypoints out of LightGlue's later layers: ``auto``, ``on`` or ``off``.
+
+    ``auto`` (default) prunes on a CPU, where it more than halves the time, and not on a GPU, where
+    it takes the static shapes that CUDA graphs and TensorRT need; the authors' code also prunes up
+    to 1536 keypoints only on a CPU.
+
+    Args:
+        config: the engine's.
+        can: whether the network says which keypoints to leave out.
+
+    Raises:
+        InvalidParameterError: another value, or ``on`` where it cannot be.
+    """
+    text = config.options.get("pruning", "auto")
+    if text not in ("auto", "on", "off"):
+        raise InvalidParameterError("pruning", text, "'auto', 'on' or 'off'")
+    on_cpu = config.device == "cpu"
+    if text == "on" and not (can and on_cpu):
+        why = "on a GPU shapes are static" if can else "this network was not trained for it"
+        raise InvalidParameterError("pruning", text, f"'auto' or 'off': {why}")
+    return can and on_cpu and text != "off"
+
+
+def match_threshold(config: BuildConfig) -> float:
+    """``match_threshold``: LightGlue pairs must be more probable than this (default 0.1).
+
+    Raises:
+        InvalidParameterError: not a number in 0..1.
+    """
+    return _share(config, "match_threshold", 0.1)
+
+
+def min_cosine(config: BuildConfig) -> float:
+    """``min_cosine``: nearest neighbours must be more alike than this (default 0.82, XFeat's own).
+
+    Raises:
+        InvalidParameterError: not a number in 0..1.
+    """
+    return _share(config, "min_cosine", 0.82)
+
+
+def ratio(config: BuildConfig) -> float:
+    """``ratio``: nearest distance over second nearest, both ways, is at most this (1 = no test).
+
+    Raises:
+        InvalidParameterError: not a number in 0..1.
+    """
+    return _share(config, "ratio", 1.0)
+
+
+def _share(config: BuildConfig, name: str, default: float) -> float:
+    text = config.options.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise InvalidParameterError(name, text, "a number in 0..1") from error
+    if not 0.0 <= value <= 1.0:
+        raise InvalidParameterError(name, text, "a number in 0..1")
+    return value

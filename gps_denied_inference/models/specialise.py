@@ -1,0 +1,131 @@
+"""Turn a model's graph with symbolic sizes into the static graph of one engine. No torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import helper
+
+from gps_denied_inference.errors import (
+    InvalidParameterError,
+    ModelIntegrityError,
+    ModelMismatchError,
+    ModelNotFoundError,
+    StorageError,
+)
+from gps_denied_inference.models.registry import default_registry
+from gps_denied_inference.runtimes.contract import BuildConfig, Model, TensorSpec
+
+MAX_KEYPOINTS = 3840
+"""What TensorRT's TopK takes."""
+MIN_SIDE, MAX_SIDE = 32, 8192
+"""px, bounds of an engine's image."""
+
+
+def specialise(
+    model: Model, config: BuildConfig, destination: Path
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Write the static ONNX graph of ``model`` for ``config``.
+
+    Image size, channels, K, detection threshold and precision are fixed in it; in float16 the
+    image normalisation, all coordinates and the inputs and outputs stay float32.
+
+    Args:
+        model: needs ``graph``.
+        config: what the engine is fixed to.
+        destination: file to write; it appears whole or not at all.
+
+    Returns:
+        Specs of the inputs and of the outputs, in the order of ``runtimes.contract``.
+
+    Raises:
+        InvalidParameterError: a size, K, threshold, channel count or precision out of bounds.
+        ModelNotFoundError, ModelIntegrityError, ModelMismatchError: the graph cannot be used.
+        StorageError: ``destination`` cannot be written.
+    """
+    graph = specialised_graph(model, config)
+    content = graph.SerializeToString(deterministic=True)
+    destination = Path(destination)
+    temporary = destination.with_name(f".{destination.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, destination)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageError(f"cannot write the graph {destination}: {error.strerror}") from error
+    return _specs(graph.graph.input), _specs(graph.graph.output)
+
+
+def specialised_graph(model: Model, config: BuildConfig) -> onnx.ModelProto:
+    """Return the static graph that :func:`specialise` writes. Raises as it does."""
+    _check(model, config)
+    network = read_graph(model)
+    graph = default_registry.get(model.architecture).assemble(network, model, config)
+    graph.doc_string = f"{model.name} from graph with SHA-256 {model.graph_sha256}"
+    try:
+        onnx.checker.check_model(graph, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ModelMismatchError(
+            f"the graph {model.graph} does not fit architecture '{model.architecture}'"
+        ) from error
+    return graph
+
+
+def read_graph(model: Model) -> onnx.ModelProto:
+    """Read the model's graph with symbolic sizes.
+
+    Raises:
+        ModelNotFoundError: there is no graph on disk.
+        ModelIntegrityError: the file is truncated or is no ONNX graph.
+    """
+    if model.graph is None:
+        raise ModelNotFoundError(
+            f"'{model.name}' has no graph on disk; make it with 'gdi models export {model.name}' "
+            f"(needs torch)"
+        )
+    try:
+        graph = onnx.load(model.graph)
+    except FileNotFoundError as error:
+        raise ModelNotFoundError(f"no graph at {model.graph}") from error
+    except (DecodeError, OSError, ValueError) as error:
+        raise ModelIntegrityError(
+            f"{model.graph} is not a readable ONNX graph (truncated, or another kind of file)"
+        ) from error
+    if not graph.graph.node:
+        raise ModelIntegrityError(f"{model.graph} is not an ONNX graph: it has no nodes")
+    return graph
+
+
+def _check(model: Model, config: BuildConfig) -> None:
+    if model.kind == "extractor":
+        for name in ("height", "width"):
+            _within(name, getattr(config, name), MIN_SIDE, MAX_SIDE, "px")
+        if config.channels not in (1, 3):
+            raise InvalidParameterError("channels", config.channels, "1 (mono) or 3 (RGB)")
+        threshold = config.detection_threshold
+        if not 0.0 <= threshold < 1.0:
+            raise InvalidParameterError("detection_threshold", threshold, "in 0..1")
+    _within("max_keypoints", config.max_keypoints, 1, MAX_KEYPOINTS, "keypoints")
+    if config.precision not in ("fp32", "fp16"):
+        raise InvalidParameterError("precision", config.precision, "'fp32' or 'fp16'")
+
+
+def _within(name: str, value: object, low: int, high: int, unit: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidParameterError(name, value, f"a whole number in {low}..{high} {unit}")
+
+
+def _specs(values: object) -> tuple[TensorSpec, ...]:
+    specs = []
+    for value in values:  # type: ignore[attr-defined]
+        tensor = value.type.tensor_type
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+        shape = tuple(dim.dim_value for dim in tensor.shape.dim)
+        specs.append(TensorSpec(value.name, shape, dtype))
+    return tuple(specs)

@@ -1,0 +1,1 @@
+"""XFeat: keypoints and descriptors."""

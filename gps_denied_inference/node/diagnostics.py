@@ -1,0 +1,184 @@
+"""/diagnostics: one DiagnosticStatus each for the runtime, the frames and the temperature.
+
+Each task is a function of plain state, so it can be tested without a node; the publisher is thin.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
+
+from gps_denied_inference.msg import InferenceStatus
+from gps_denied_inference.node.inputs import image_topic
+from gps_denied_inference.pipeline.accounting import LOST
+from gps_denied_inference.settings import Settings
+from gps_denied_inference.thermal.state import ThermalLevel, ThermalState
+
+OK, WARN, ERROR, STALE = (
+    DiagnosticStatus.OK,
+    DiagnosticStatus.WARN,
+    DiagnosticStatus.ERROR,
+    DiagnosticStatus.STALE,
+)
+
+LOSS_SHARE = 0.05
+"""Share of frames in a period that may go unanswered before it is a warning."""
+
+LARGE_IMAGES = (
+    "large images need config/fastdds_large_images.xml in the camera's process and in this one"
+)
+
+
+def _values(**values: object) -> list[KeyValue]:
+    return [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+
+
+def runtime_task(status: InferenceStatus) -> DiagnosticStatus:
+    """Whether an engine is loaded, and which."""
+    result = DiagnosticStatus(name="runtime")
+    failed = "failed" in status.detail or "broke" in status.detail
+    if status.runtime:
+        result.level = OK
+        result.message = f"{status.model} on {status.runtime} ({status.provider})"
+    elif failed:
+        result.level, result.message = ERROR, status.detail
+    else:
+        result.level, result.message = OK, status.detail or "no engine is loaded"
+    result.values = _values(
+        model=status.model,
+        model_sha256=status.model_sha256,
+        runtime=status.runtime,
+        runtime_version=status.runtime_version,
+        provider=status.provider,
+        device=status.device,
+        precision=status.precision,
+        engine_sha256=status.engine_sha256,
+        engine_load_time_s=f"{status.engine_load_time:.3f}",
+    )
+    return result
+
+
+class FramesTask:
+    """Rate, drops and a stalled camera. Compares with the status before."""
+
+    def __init__(self) -> None:
+        self._previous: tuple[int, int, int] = (0, 0, 0)
+
+    def __call__(
+        self, status: InferenceStatus, settings: Settings, active_for: float, cameras: int = 1
+    ) -> DiagnosticStatus:
+        """Judge the frames since the call before.
+
+        Args:
+            status: the newest.
+            settings: for the time until a silent camera counts as stalled.
+            active_for: s since activate, NaN while not active.
+            cameras: publishers on the image topic.
+        """
+        result = DiagnosticStatus(name="frames", level=OK)
+        drops = dict(zip(status.drop_reasons, status.drop_counts, strict=False))
+        last_in, last_dropped, last_lost = self._previous
+        if status.frames_in < last_in:  # configured anew
+            last_in = last_dropped = last_lost = 0
+        came = status.frames_in - last_in
+        dropped = status.frames_dropped - last_dropped
+        lost = drops.get(LOST, 0) - last_lost
+        self._previous = (status.frames_in, status.frames_dropped, drops.get(LOST, 0))
+        waited = active_for if math.isnan(status.time_since_frame) else status.time_since_frame
+        if status.state != InferenceStatus.STATE_ACTIVE:
+            result.message = "not active"
+        elif min(waited, active_for) > settings.stall_timeout:
+            result.level = ERROR
+            result.message = f"no frame for {min(waited, active_for):.1f} s: " + (
+                f"{cameras} publisher(s) on the image topic, but nothing comes through: do QoS and "
+                f"image size allow it? {LARGE_IMAGES}"
+                if cameras
+                else "nothing publishes on the image topic: is the camera running and remapped?"
+            )
+        elif came and lost / came > LOSS_SHARE:
+            result.level = WARN
+            result.message = (
+                f"{lost} of the last {came} frames lost on the way from the camera: {LARGE_IMAGES}"
+            )
+        elif came and dropped / came > LOSS_SHARE:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in drops.items())
+            result.level = WARN
+            result.message = f"{dropped} of the last {came} frames dropped (in all: {reasons})"
+        else:
+            result.message = "frames are answered" if came else "no new frame yet"
+        result.values = _values(
+            frames_in=status.frames_in,
+            frames_out=status.frames_out,
+            frames_dropped=status.frames_dropped,
+            publishers=cameras,
+            rate_hz=f"{status.rate:.2f}",
+            **{f"dropped_{reason}": count for reason, count in drops.items()},
+            **{
+                f"{stage}_p95_ms": f"{1e3 * seconds:.2f}"
+                for stage, seconds in zip(status.stages, status.latency_p95, strict=False)
+            },
+        )
+        return result
+
+
+def thermal_task(state: ThermalState) -> DiagnosticStatus:
+    """The thermal level; UNKNOWN is stale, never OK."""
+    levels = {
+        ThermalLevel.UNKNOWN: STALE,
+        ThermalLevel.NOMINAL: OK,
+        ThermalLevel.WARM: WARN,
+        ThermalLevel.THROTTLING: WARN,
+        ThermalLevel.CRITICAL: ERROR,
+    }
+    result = DiagnosticStatus(name="thermal", level=levels[state.level])
+    result.message = f"{state.level.name}: {state.reason}" if state.reason else state.level.name
+    result.values = _values(
+        source=state.source,
+        **{sensor.name: f"{sensor.temperature:.1f} degC" for sensor in state.sensors},
+    )
+    return result
+
+
+class DiagnosticsPublisher:
+    """Publishes the tasks' answers under the node's name."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._frames = FramesTask()
+        self._active_since = float("nan")
+        self._published = float("-inf")
+
+    def publish(
+        self, status: InferenceStatus, thermal_state: ThermalState, settings: Settings
+    ) -> None:
+        """Publish, at most at the status rate however often the status changes."""
+        # Not the node's clock: a simulated one may stand still, and a stall must be seen then too.
+        now = time.monotonic()
+        if status.state != InferenceStatus.STATE_ACTIVE:
+            self._active_since = float("nan")
+        elif math.isnan(self._active_since):
+            self._active_since = now
+        if now - self._published < 0.5 / settings.status_rate:
+            return
+        self._published = now
+        tasks = [
+            runtime_task(status),
+            self._frames(status, settings, now - self._active_since, self._cameras(settings)),
+            thermal_task(thermal_state),
+        ]
+        name = self._node.get_fully_qualified_name()
+        for task in tasks:
+            task.name = f"{name}: {task.name}"
+            task.hardware_id = status.device or platform.node()
+        message = DiagnosticArray(status=tasks)
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(message)
+
+    def _cameras(self, settings: Settings) -> int:
+        topic = self._node.resolve_topic_name(image_topic(settings))
+        return int(self._node.count_publishers(topic))

@@ -1,0 +1,149 @@
+"""What the node subscribes: frames, the reference image, the camera's calibration."""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.event_handler import (
+    QoSMessageLostInfo,
+    SubscriptionEventCallbacks,
+    UnsupportedEventTypeError,
+)
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from gps_denied_inference.errors import GpsDeniedInferenceError
+from gps_denied_inference.images.compressed import compressed_to_array
+from gps_denied_inference.images.raw import image_to_array
+from gps_denied_inference.node import qos
+from gps_denied_inference.node.frame_worker import FrameWorker
+from gps_denied_inference.pipeline.camera import CameraModel
+from gps_denied_inference.pipeline.sequence import UNSUPPORTED, SequenceWatch
+from gps_denied_inference.settings import Settings
+
+
+def image_topic(settings: Settings) -> str:
+    """Return where frames come from, before remapping."""
+    return "image/compressed" if settings.image_transport == "compressed" else "image"
+
+
+class FrameInputs:
+    """Subscriptions of an active node.
+
+    Attributes:
+        camera_model: from the newest valid camera_info; None until one arrives.
+    """
+
+    def __init__(self, node: Node, settings: Settings) -> None:
+        self._node = node
+        self._settings = settings
+        self._group = MutuallyExclusiveCallbackGroup()
+        self._side_group = MutuallyExclusiveCallbackGroup()
+        self._subscriptions: list[Any] = []
+        self._calibration: tuple[Any, ...] | None = None
+        self.camera_model: CameraModel | None = None
+
+    def subscribe(self, worker: FrameWorker) -> None:
+        """Hand frames to ``worker`` from now on."""
+        create = self._node.create_subscription
+        self._subscriptions = [
+            self._subscribe_frames(worker),
+            create(
+                CameraInfo,
+                "camera_info",
+                self._calibrate,
+                qos.CAMERA_INFO,
+                callback_group=self._side_group,
+            ),
+        ]
+        if self._settings.task == "match":
+            self._subscriptions.append(
+                create(
+                    Image,
+                    "reference/image",
+                    worker.offer_reference,
+                    qos.REFERENCE,
+                    callback_group=self._side_group,
+                )
+            )
+
+    def _subscribe_frames(self, worker: FrameWorker) -> Any:
+        """Subscribe to frames, and to what the middleware tells of those that do not come.
+
+        It keeps one frame, so that the newest is taken; the ones that it replaced show as gaps in
+        the sender's numbers. The ones that it lost on the way it reports by an event.
+        """
+        watch = SequenceWatch()
+
+        def take(message: Any, info: Any) -> None:
+            number = info.get("publication_sequence_number", UNSUPPORTED)
+            skipped = watch.missing(number, time.monotonic())
+            if skipped:
+                worker.skipped(skipped)
+            worker.offer(message)
+
+        def count_lost(lost: QoSMessageLostInfo) -> None:
+            worker.lost(lost.total_count_change)
+
+        kind = CompressedImage if self._settings.image_transport == "compressed" else Image
+        create = functools.partial(
+            self._node.create_subscription,
+            kind,
+            image_topic(self._settings),
+            take,
+            qos.IMAGE,
+            callback_group=self._group,
+        )
+        try:
+            return create(event_callbacks=SubscriptionEventCallbacks(message_lost=count_lost))
+        except UnsupportedEventTypeError:
+            self._node.get_logger().info(
+                "this DDS implementation does not tell how many frames it loses: frames lost on "
+                "the way from the camera are not counted"
+            )
+            return create()
+
+    def unsubscribe(self) -> None:
+        """Take no more frames."""
+        subscriptions, self._subscriptions = self._subscriptions, []
+        for subscription in subscriptions:
+            self._node.destroy_subscription(subscription)
+
+    def decode(self, message: Any) -> npt.NDArray[np.uint8]:
+        """Convert a raw or compressed image to what the engine takes.
+
+        Raises:
+            FrameError: with the reason that is counted.
+        """
+        color, scaling = self._settings.color, self._settings.mono16_scaling
+        if isinstance(message, CompressedImage):
+            return compressed_to_array(message, color, scaling)  # type: ignore[arg-type]
+        return image_to_array(message, color, scaling)  # type: ignore[arg-type]
+
+    def _calibrate(self, message: CameraInfo) -> None:
+        calibration = (
+            message.distortion_model,
+            tuple(message.k),
+            tuple(message.d),
+            message.width,
+            message.height,
+        )
+        if calibration == self._calibration:
+            return  # drivers repeat it with every frame
+        self._calibration = calibration
+        try:
+            self.camera_model = CameraModel.from_info(*calibration)
+        except GpsDeniedInferenceError as error:
+            self.camera_model = None
+            self._node.get_logger().error(
+                f"camera_info refused, no feature_cloud without it: {error}"
+            )
+
+    def destroy(self) -> None:
+        """Give everything back."""
+        self.unsubscribe()

@@ -1,0 +1,391 @@
+"""The managed node that owns the accelerator.
+
+::
+
+    unconfigured --configure--> inactive --activate--> active
+         ^                        |  ^                   |
+         +--------cleanup---------+  +----deactivate-----+
+
+configure checks the parameters, passes the gate, builds or loads the engines and warms them up;
+activate starts frames; cleanup, shutdown and errors give everything back. A failed configure gives
+back what it had taken, says why in one line (log and ``~/status``) and may be retried.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rclpy
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
+from rclpy.signals import SignalHandlerOptions
+from std_msgs.msg import Header
+
+from gps_denied_inference.errors import ConfigurationError, GpsDeniedInferenceError
+from gps_denied_inference.msg import InferenceStatus
+from gps_denied_inference.node.diagnostics import DiagnosticsPublisher
+from gps_denied_inference.node.engine_thread import EngineThread
+from gps_denied_inference.node.frame_worker import FrameWorker
+from gps_denied_inference.node.inputs import FrameInputs
+from gps_denied_inference.node.outputs import ResultPublishers
+from gps_denied_inference.node.parameters import NodeParameters
+from gps_denied_inference.node.spinning import NodeExecutor
+from gps_denied_inference.node.status import StatusPublisher
+from gps_denied_inference.node.thermal_publisher import ThermalStatePublisher
+from gps_denied_inference.node.transitions import FAILURE, SUCCESS, reported
+from gps_denied_inference.pipeline.accounting import FrameAccounting
+from gps_denied_inference.session import FrameResult, InferenceSession
+from gps_denied_inference.settings import Settings
+from gps_denied_inference.thermal.policy import ThermalAction
+from gps_denied_inference.thermal.state import ThermalState
+
+
+class InferenceNode(LifecycleNodeMixin, Node):
+    """Camera frames in; features, tracks and matches out.
+
+    Subscribes ``image`` (sensor_msgs/Image) or ``image/compressed``, ``camera_info``,
+    ``reference/image``. Publishes ``~/features``, ``~/matches``, ``~/feature_cloud``,
+    ``~/debug_image``, ``~/thermal_state``, ``~/status`` and ``/diagnostics``. Needs an executor of
+    several threads, so that state and services answer while configure builds an engine.
+    """
+
+    def __init__(
+        self,
+        node_name: str = "inference_node",
+        *,
+        enable_communication_interface: bool = True,
+        **node_arguments: Any,
+    ) -> None:
+        Node.__init__(self, node_name, **node_arguments)
+        # Reentrant, so that get_state answers while a transition runs; transitions exclude each
+        # other by _transition.
+        LifecycleNodeMixin.__init__(
+            self,
+            enable_communication_interface=enable_communication_interface,
+            callback_group=ReentrantCallbackGroup(),
+        )
+        self._transition = threading.Lock()
+        if enable_communication_interface:
+            self._requested_change_state = self._service_change_state.callback
+            self._service_change_state.callback = self._change_state_guarded
+        self.interrupted = threading.Event()
+        """Set when the process is asked to end: a running configure stops at its next step."""
+        self.is_finalized = False
+        """True once shut down: the process has nothing left to do."""
+        self._engine_thread = EngineThread()
+        self._session: InferenceSession | None = None
+        self._worker: FrameWorker | None = None
+        self._thermal: ThermalStatePublisher | None = None
+        self._inputs: FrameInputs | None = None
+        self._outputs: ResultPublishers | None = None
+        self._accounting = FrameAccounting()
+        self._status = StatusPublisher(self)
+        self._diagnostics = DiagnosticsPublisher(self)
+        self._settings_table = NodeParameters(
+            self,
+            lambda: self._status.state != InferenceStatus.STATE_UNCONFIGURED,
+            self._apply_dynamic,
+        )
+        self._settings = Settings()
+        self._status_group = MutuallyExclusiveCallbackGroup()
+        # A steady clock: with use_sim_time, a simulation that stands still must not silence them.
+        self._status_timer = self.create_timer(
+            1.0,
+            self._publish_status,
+            callback_group=self._status_group,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
+        self._publish_status()
+
+    # Transitions -------------------------------------------------------------------------------
+
+    def _change_state_guarded(self, request: Any, response: Any) -> Any:
+        """Answer a change_state request that cannot be met with ``success = false``.
+
+        rclpy lets an invalid transition raise out of the service callback on some distributions,
+        which would end the process on a mistyped command.
+        """
+        if not self._transition.acquire(blocking=False):
+            self.get_logger().warning("transition refused: another one is still running")
+            response.success = False
+            return response
+        try:
+            return self._requested_change_state(request, response)
+        except rclpy_implementation.RCLError as error:
+            label = self._state_machine.current_state[1]
+            self.get_logger().warning(
+                f"transition {request.transition.id} {request.transition.label!r} is not possible "
+                f"in state '{label}': {str(error).splitlines()[0]}"
+            )
+            response.success = False
+            return response
+        finally:
+            self._transition.release()
+
+    @reported
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Check, gate, build, load, warm up; nothing stays taken on failure."""
+        self._change_status(InferenceStatus.STATE_CONFIGURING, "checking parameters", 0.0)
+        try:
+            self._configure()
+        except GpsDeniedInferenceError as error:
+            self._release()
+            self.get_logger().error(f"configure failed: {error}")
+            self._change_status(InferenceStatus.STATE_UNCONFIGURED, f"configure failed: {error}")
+            return FAILURE
+        self._change_status(InferenceStatus.STATE_INACTIVE, "")
+        return super().on_configure(state)
+
+    def _configure(self) -> None:
+        settings = self._settings = self._settings_table.read()
+        self._accounting = FrameAccounting()
+        self._status_timer.timer_period_ns = round(1e9 / settings.status_rate)
+        self._thermal = ThermalStatePublisher(self, settings, self._obey)
+        session = InferenceSession(settings, self._thermal.current)
+        self._engine_thread.submit(session.open, self._report_progress).result()
+        self._session = session
+        self._outputs = ResultPublishers(self, settings)
+        self._inputs = FrameInputs(self, settings)
+        readback = session.readback
+        for name, reason in session.selection.passed_over if session.selection else ():
+            self.get_logger().info(f"runtime {name} passed over: {reason}")
+        self.get_logger().info(
+            f"running {settings.model} on {readback.runtime} {readback.version} "
+            f"({readback.provider}, {readback.device}, {readback.precision}), "
+            f"{settings.image_width}x{settings.image_height}, K = {settings.max_keypoints}, "
+            f"loaded in {session.handle.load_time:.2f} s"
+        )
+
+    def _report_progress(self, share: float, what: str) -> None:
+        if self.interrupted.is_set() or not self.context.ok():
+            raise ConfigurationError("interrupted: the process is shutting down")
+        self._change_status(InferenceStatus.STATE_CONFIGURING, what, share)
+
+    @reported
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start taking frames."""
+        try:
+            if self._thermal is not None:
+                # What is commanded must follow from now, not from the last tick of the timer.
+                self._thermal.publish()
+            action = self._thermal.action if self._thermal is not None else None
+            if (
+                self._settings.thermal_refuse_activation
+                and action is not None
+                and not action.may_activate
+            ):
+                raise ConfigurationError(f"too hot to activate: {action.description}")
+            assert self._session is not None
+            assert self._outputs is not None
+            assert self._inputs is not None
+            result = super().on_activate(state)
+            if result != SUCCESS:
+                return result
+            self._session.restart_tracks()
+            worker = FrameWorker(
+                self._session,
+                self._accounting,
+                self._inputs.decode,
+                self._publish_result,
+                self.get_logger(),
+                self._engine_thread,
+            )
+            self._worker = worker
+            self._apply_dynamic(self._settings)
+            self._obey(action)
+            worker.start()
+            self._inputs.subscribe(worker)
+        except ConfigurationError as error:
+            self.get_logger().error(f"activate refused: {error}")
+            self._change_status(InferenceStatus.STATE_INACTIVE, f"activate refused: {error}")
+            return FAILURE
+        self._change_status(InferenceStatus.STATE_ACTIVE, action.description if action else "")
+        return SUCCESS
+
+    @reported
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop taking frames; the engine stays loaded."""
+        self._stop_frames()
+        result = super().on_deactivate(state)
+        self._change_status(InferenceStatus.STATE_INACTIVE, "")
+        return result
+
+    @reported
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give the engine and the publishers back."""
+        self._release()
+        self._change_status(InferenceStatus.STATE_UNCONFIGURED, "")
+        return SUCCESS
+
+    @reported
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give everything back from any state; the process may end."""
+        self._release()
+        self._change_status(InferenceStatus.STATE_FINALIZED, "")
+        self.is_finalized = True
+        return SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give everything back; the node can be configured again."""
+        try:
+            self._release()
+        except Exception:  # noqa: BLE001 - nothing comes after on_error
+            self.get_logger().fatal(f"error processing broke:\n{traceback.format_exc()}")
+            self.is_finalized = True
+            return FAILURE
+        self._change_status(InferenceStatus.STATE_UNCONFIGURED, "released after an error")
+        return SUCCESS
+
+    def _stop_frames(self) -> None:
+        if self._inputs is not None:
+            self._inputs.unsubscribe()
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.stop()
+
+    def _release(self) -> None:
+        """Give back whatever is held, in the reverse order of taking it."""
+        self._stop_frames()
+        session, self._session = self._session, None
+        if session is not None:
+            self._engine_thread.submit(session.close).result()
+        outputs, self._outputs = self._outputs, None
+        if outputs is not None:
+            outputs.destroy()
+        inputs, self._inputs = self._inputs, None
+        if inputs is not None:
+            inputs.destroy()
+        thermal, self._thermal = self._thermal, None
+        if thermal is not None:
+            thermal.destroy()
+
+    # Frames and state --------------------------------------------------------------------------
+
+    def _publish_result(
+        self, image: npt.NDArray[np.uint8], result: FrameResult, header: Header
+    ) -> None:
+        outputs, inputs = self._outputs, self._inputs
+        if outputs is not None and inputs is not None:
+            outputs.publish(image, result, header, inputs.camera_model)
+
+    def thermal_state(self) -> ThermalState:
+        """Return the newest thermal state; level UNKNOWN while nothing is read."""
+        if self._thermal is None:
+            return ThermalState.unknown("the node is not configured")
+        return self._thermal.current()
+
+    def _obey(self, action: ThermalAction | None) -> None:
+        """Apply what the thermal policy commands; None lifts every limit."""
+        worker = self._worker
+        if worker is None:
+            return
+        limit = (
+            0.0
+            if action is None or np.isnan(action.frame_rate_limit)
+            else float(action.frame_rate_limit)
+        )
+        keypoints = 0 if action is None else action.keypoint_limit
+        before = (worker.thermal_rate_limit, worker.keypoint_limit)
+        worker.thermal_rate_limit, worker.keypoint_limit = limit, keypoints
+        if before != (limit, keypoints):
+            description = action.description if action is not None else ""
+            self.get_logger().warning(f"thermal policy: {description or 'limits lifted'}")
+            if self._status.state == InferenceStatus.STATE_ACTIVE:
+                self._change_status(InferenceStatus.STATE_ACTIVE, description)
+
+    def _apply_dynamic(self, settings: Settings) -> None:
+        self._settings = settings
+        if self._thermal is not None:
+            self._thermal.enable_policy(settings.thermal_policy)
+        if self._worker is not None:
+            self._worker.frame_rate_limit = settings.frame_rate_limit
+            self._worker.per_frame_debug_log = settings.per_frame_debug_log
+
+    def set_parameters_atomically(
+        self, parameter_list: list[RosParameter[Any]]
+    ) -> SetParametersResult:
+        """Set parameters, all or none; what ``ros2 param set`` comes to."""
+        refusal = self._settings_table.refuse_wrong_types(parameter_list)
+        return refusal or super().set_parameters_atomically(parameter_list)
+
+    def _change_status(self, state: int, detail: str, progress: float = float("nan")) -> None:
+        self._status.change(state, detail, progress)
+        self._publish_status()
+
+    def _publish_status(self) -> None:
+        if not self.context.ok():
+            return
+        try:
+            message = self._status.publish(self._session, self._accounting.snapshot())
+            self._diagnostics.publish(message, self.thermal_state(), self._settings)
+        except rclpy_implementation.RCLError:
+            if self.context.ok():
+                raise
+
+    def destroy_node(self) -> None:
+        """Give everything back, then the node itself."""
+        self._release()
+        self._engine_thread.close()
+        Node.destroy_node(self)
+        # It holds the lifecycle services, and with them the node: rclpy leaves them to the garbage
+        # collector, and until then others see services that nobody answers.
+        self._state_machine.destroy_when_not_in_use()
+
+    def end_transition(self, timeout: float) -> bool:
+        """Wait until no transition runs; False if one still does after ``timeout`` seconds."""
+        if not self._transition.acquire(timeout=timeout):
+            return False
+        self._transition.release()
+        return True
+
+
+EXECUTOR_THREADS = 4
+"""Frames, state, thermal and a transition: none of them waits for another."""
+
+POLL_PERIOD = 0.1
+"""s between looks at the stop flag; Python runs signal handlers only between waits."""
+
+INTERRUPT_GRACE = 1.2
+"""s that a running configure gets to reach its next step after SIGINT or SIGTERM."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node until it is shut down or signalled. Returns the process's exit code."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    # rclpy's own handlers would end the context before the node could give anything back.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    node = InferenceNode()
+    executor = NodeExecutor(EXECUTOR_THREADS)
+    executor.add_node(node)
+    try:
+        while rclpy.ok() and not stop.is_set() and not node.is_finalized:
+            executor.spin_once(POLL_PERIOD)
+        if node.is_finalized:  # let the answer to the shutdown request out
+            executor.spin_once(POLL_PERIOD)
+    except ExternalShutdownException:
+        pass
+    node.interrupted.set()
+    if not node.end_transition(INTERRUPT_GRACE):
+        # A vendor's builder is deep in native code and cannot be stopped. Files are written
+        # atomically, so ending here leaves nothing half-done.
+        node.get_logger().warning("ending while an engine is still being built")
+        os._exit(0)
+    executor.shutdown(timeout_sec=0.5)
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return 0

@@ -1,0 +1,76 @@
+"""What the node publishes per frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from gps_denied_inference.msg import FeatureArray, MatchArray
+from gps_denied_inference.node import messages, qos
+from gps_denied_inference.node.feature_cloud_publisher import FeatureCloudPublisher
+from gps_denied_inference.pipeline.camera import CameraModel
+from gps_denied_inference.pipeline.overlay import draw_overlay
+from gps_denied_inference.session import FrameResult
+from gps_denied_inference.settings import Settings
+
+
+class ResultPublishers:
+    """Lifecycle publishers of one configured node; silent while it is inactive."""
+
+    def __init__(self, node: LifecycleNode, settings: Settings) -> None:
+        self._node = node
+        self._settings = settings
+        profile = qos.results(settings.result_reliability)
+        self._features = node.create_lifecycle_publisher(FeatureArray, "~/features", profile)
+        self._debug_image = node.create_lifecycle_publisher(Image, "~/debug_image", qos.DEBUG_IMAGE)
+        self._publishers: list[Any] = [self._features, self._debug_image]
+        self._matches: Any = None
+        self._cloud: FeatureCloudPublisher | None = None
+        if settings.task != "extract":
+            self._matches = node.create_lifecycle_publisher(MatchArray, "~/matches", profile)
+            self._publishers.append(self._matches)
+        if settings.task == "track":
+            self._cloud = FeatureCloudPublisher(node, settings, profile)
+
+    def publish(
+        self,
+        image: npt.NDArray[np.uint8],
+        result: FrameResult,
+        header: Header,
+        camera: CameraModel | None,
+    ) -> None:
+        """Publish one frame's answer, every message stamped as the frame was."""
+        self._features.publish(messages.feature_array(result.features, header))
+        if self._matches is not None and result.matches is not None:
+            self._matches.publish(
+                messages.match_array(
+                    result, header, self._settings.matcher, self._reference_name(result)
+                )
+            )
+        if self._cloud is not None and result.track is not None:
+            self._cloud.publish(result.track, header, camera)
+        # Drawing costs more than extracting does on a GPU: only while somebody looks.
+        if self._debug_image.get_subscription_count() > 0:
+            overlay = draw_overlay(image, result.features, result.matches, result.geometry)
+            self._debug_image.publish(messages.image_message(overlay, header))
+
+    def _reference_name(self, result: FrameResult) -> str:
+        if self._settings.task == "track":
+            return "keyframe"
+        if isinstance(result.reference_tag, Header):
+            return "topic"
+        return Path(self._settings.reference_file).name
+
+    def destroy(self) -> None:
+        """Give every publisher back."""
+        for publisher in self._publishers:
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers.clear()
+        if self._cloud is not None:
+            self._cloud.destroy()

@@ -1,0 +1,1 @@
+"""Features followed from frame to frame."""

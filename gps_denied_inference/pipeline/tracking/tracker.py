@@ -1,0 +1,399 @@
+"""Frame-to-frame tracks with ids that an estimator can trust.
+
+Each frame is matched to the one before, the matches are verified by geometry, and features that
+pass continue tracks (:mod:`links`). With the images at hand, tracks are followed in them as well
+(:mod:`flow`). A track whose point is found in neither way for a few frames keeps its id if the
+point turns up again where it must be; estimators that need an unbroken row of frames get one from
+:mod:`feature_cloud`. A frame in which nothing could be tracked carries only fresh ids, and
+tracks go on from the last good frame if the next one shows the same scene within ``max_gap``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gps_denied_inference.errors import InvalidParameterError, UnknownNameError
+from gps_denied_inference.pipeline import geometry as geo
+from gps_denied_inference.pipeline.features import Features
+from gps_denied_inference.pipeline.geometry import GeometricModel
+from gps_denied_inference.pipeline.matcher import Matches
+from gps_denied_inference.pipeline.tracking.flow import View, carry, extend, see_motion
+from gps_denied_inference.pipeline.tracking.links import Links, Tracks, find_links
+from gps_denied_inference.pipeline.tracking.update import TrackUpdate
+
+MODELS = ("homography", "fundamental", "none")
+FOLLOWED_SHARE = 0.5
+"""Of the last detection's features: with fewer left to follow, a frame must be detected."""
+
+MIN_FEATURES = 12
+"""Frames with fewer features are ``blank``: no homography could be verified on them."""
+
+
+class Matcher(Protocol):
+    """What finds pairs between two sets of features."""
+
+    def match(self, query: Features, reference: Features) -> Matches:
+        """Match ``query`` against ``reference``."""
+        ...
+
+
+class IdSource:
+    """Gives out 64-bit track ids, each once. One per process, so that two trackers or a node that
+    is configured again never give an id twice."""
+
+    def __init__(self, first: int = 1) -> None:
+        self._next = itertools.count(first)
+        self._lock = threading.Lock()
+
+    def take(self, count: int) -> npt.NDArray[np.uint64]:
+        """Return ``count`` fresh ids, ascending."""
+        with self._lock:
+            return np.fromiter(itertools.islice(self._next, count), np.uint64, count)
+
+
+PROCESS_IDS = IdSource()
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """A frame that later ones may be matched to, and the tracks alive after it.
+
+    ``detected`` are its features as they came, without points that were followed; of a frame that
+    was not detected, those of the last one that was.
+    """
+
+    features: Features
+    detected: Features
+    view: View | None
+    stamp_ns: int
+    tag: Any
+    tracks: Tracks
+
+    @property
+    def ids(self) -> npt.NDArray[np.uint64]:
+        assert self.features.track_ids is not None
+        return self.features.track_ids
+
+
+class Tracker:
+    """Keeps track ids from frame to frame.
+
+    Args:
+        matcher: finds pairs between two frames' features.
+        geometry: what verifies them: ``"homography"`` (near-flat ground), ``"fundamental"`` (a
+            scene with depth) or ``"none"``: no check, and ids jump where the matcher errs.
+        threshold: px of the received image, greatest residual of a match; links are gated by a
+            share of it, see :mod:`links`.
+        max_followed: frames in a row in which a track may be followed by flow without a detection
+            (:mod:`flow`), where frames come with their views; 0 = detections alone.
+        max_gap: s, tracks do not outlive a longer time without a good frame.
+        keyframe_share: a new key frame is due when a smaller share of its features goes on.
+        keyframe_motion: a new key frame is due when the median pair has moved this share of the
+            image diagonal.
+        ids: where ids come from.
+
+    Raises:
+        UnknownNameError, InvalidParameterError: an option out of its bounds.
+    """
+
+    def __init__(
+        self,
+        matcher: Matcher,
+        geometry: str = "homography",
+        threshold: float = 3.0,
+        *,
+        max_followed: int = 0,
+        max_gap: float = 1.0,
+        keyframe_share: float = 0.3,
+        keyframe_motion: float = 0.15,
+        ids: IdSource = PROCESS_IDS,
+    ) -> None:
+        if geometry not in MODELS:
+            raise UnknownNameError("geometric model", geometry, MODELS)
+        if max_followed < 0:
+            raise InvalidParameterError("max_followed", max_followed, ">= 0")
+        for name, value in (("threshold", threshold), ("max_gap", max_gap)):
+            if not value > 0.0:
+                raise InvalidParameterError(name, value, "> 0")
+        self._matcher = matcher
+        self._model = geometry
+        self._threshold = threshold
+        self._max_followed = max_followed
+        self._max_gap_ns = round(max_gap * 1e9)
+        self._keyframe_share = keyframe_share
+        self._keyframe_motion = keyframe_motion
+        self._ids = ids
+        self._view: View | None = None
+        self._counters: Counter[str] = Counter()
+        self._alive = 0
+        self.reset()
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """As of :class:`TrackUpdate`, now."""
+        return dict(self._counters)
+
+    def reset(self) -> None:
+        """Forget every frame. Tracks end here; counters and ids go on."""
+        self._cut_to(0)
+        self._newest: _Frame | None = None
+        self._anchor: _Frame | None = None
+        self._keyframe: _Frame | None = None
+
+    def update(
+        self, features: Features, stamp_ns: int, tag: Any = None, view: View | None = None
+    ) -> TrackUpdate:
+        """Take the next frame.
+
+        Args:
+            features: as detected, without track ids.
+            stamp_ns: the frame's time, ns.
+            tag: kept with the frame, returned as ``keyframe_tag`` once it is the key frame.
+            view: the image, for following points in it; None = detections alone.
+        """
+        self._view = view if self._max_followed and self._model != "none" else None
+        newest, anchor = self._newest, self._anchor
+        if newest is not None:
+            # A camera that sends a frame twice, or freezes: its time may stand still or go on.
+            if stamp_ns >= newest.stamp_ns and _same(features, newest.detected):
+                return self._report(newest, "repeated", continued=features.count)
+            if stamp_ns <= newest.stamp_ns:
+                self.reset()
+                return self._begin(features, stamp_ns, tag, "time_backwards")
+        if features.count < MIN_FEATURES:
+            return self._lose(features, stamp_ns, tag, "blank")
+        if anchor is None or newest is None:
+            return self._begin(features, stamp_ns, tag, "started")
+        candidates = [anchor] if newest is anchor else [anchor, newest]
+        candidates = [
+            c
+            for c in candidates
+            if stamp_ns - c.stamp_ns <= self._max_gap_ns and c.features.count >= MIN_FEATURES
+        ]
+        if not candidates:
+            return self._begin(features, stamp_ns, tag, "gap")
+        for candidate in candidates:
+            link = self._link(features, candidate)
+            if link is None:
+                continue
+            detected = features
+            if candidate.view is not None and self._view is not None:
+                features, link = extend(
+                    features, link, candidate.tracks, candidate.features, candidate.view,
+                    self._view, self._threshold, self._max_followed,
+                )  # fmt: skip
+            return self._continue(features, detected, stamp_ns, tag, candidate, link)
+        if anchor not in candidates:  # too long ago to be tried again
+            self._anchor = None
+        return self._lose(features, stamp_ns, tag, "lost")
+
+    def follow(self, view: View, stamp_ns: int, tag: Any = None) -> TrackUpdate | None:
+        """Take the next frame by its image alone: go on with the newest frame's tracks in it.
+
+        Args:
+            view: the image.
+            stamp_ns, tag: as of :meth:`update`.
+
+        Returns:
+            None, and nothing has changed, where the frame must be detected and :meth:`update`
+            called: there is no good newest frame to follow from, times are out of order or too far
+            apart, no one motion is seen, or too few tracks are left.
+        """
+        newest = self._newest
+        if newest is None or newest is not self._anchor or newest.view is None:
+            return None
+        elapsed = stamp_ns - newest.stamp_ns
+        if elapsed >= 0 and np.array_equal(view.grey, newest.view.grey):
+            continued = newest.features.count
+            return self._report(newest, "repeated", continued=continued, detected=False)
+        if not 0 < elapsed <= self._max_gap_ns:
+            return None
+        motion = see_motion(newest.view, view, newest.features)
+        model = self._verify(motion)
+        if model is None:
+            return None
+        features, link = carry(
+            newest.features, newest.tracks, motion, model, newest.view, view,
+            self._threshold, self._max_followed,
+        )  # fmt: skip
+        if features.count < max(MIN_FEATURES, FOLLOWED_SHARE * newest.detected.count):
+            return None
+        self._view = view
+        self._counters["followed_frames"] += 1
+        return self._continue(features, newest.detected, stamp_ns, tag, newest, link, False)
+
+    def _begin(self, features: Features, stamp_ns: int, tag: Any, event: str) -> TrackUpdate:
+        """Start afresh with this frame; what leads to the old key frame is still reported."""
+        matches, model = None, None
+        keyframe = self._keyframe
+        if keyframe is not None:
+            matches = self._matcher.match(features, keyframe.features)
+            model = self._verify(matches)
+        frame = self._with_fresh_ids(features, stamp_ns, tag)
+        self._newest = self._anchor = self._keyframe = frame
+        self._counters["keyframes"] += 1
+        cut = self._cut_to(features.count)
+        return self._report(frame, event, True, keyframe, matches, model, cut=cut)
+
+    def _lose(self, features: Features, stamp_ns: int, tag: Any, event: str) -> TrackUpdate:
+        """Nothing could be tracked: keep the last good frame for the next one to try."""
+        frame = self._with_fresh_ids(features, stamp_ns, tag)
+        self._newest = frame
+        if self._anchor is None and event == "lost":
+            self._anchor = frame
+        waiting = 0 if self._anchor in (None, frame) else self._anchor.tracks.count
+        return self._report(frame, event, cut=self._cut_to(waiting + features.count))
+
+    def _continue(
+        self,
+        features: Features,
+        detected: Features,
+        stamp_ns: int,
+        tag: Any,
+        earlier: _Frame,
+        link: Links,
+        newly_detected: bool = True,
+    ) -> TrackUpdate:
+        fresh = np.ones(features.count, np.bool_)
+        fresh[link.here] = False
+        ids = np.zeros(features.count, np.uint64)
+        ids[link.here] = earlier.tracks.ids[link.there]
+        ids[fresh] = self._take(int(np.count_nonzero(fresh)))
+        tracks = link.advance(features, earlier.tracks, ids)
+        frame = self._frame(features, detected, stamp_ns, tag, tracks)
+        keyframe = self._keyframe
+        assert keyframe is not None
+        matches = _pairs_by_id(frame, keyframe)
+        model = self._verify(matches)
+        continued = len(link.here)
+        if model is not None and model.type == "fundamental":
+            # Frame to frame, an epipolar line lets slow drift pass; seen from the key frame it adds
+            # up. (A homography's links are gated by their filtered positions instead.)
+            drifted = matches.query_indices[~model.inliers]
+            frame.ids[drifted] = self._take(len(drifted))
+            frame.tracks.ages[drifted] = 0
+            continued -= len(drifted)
+        due = self._keyframe_due(matches, model, frame, keyframe)
+        if due:
+            self._keyframe = frame
+            self._counters["keyframes"] += 1
+        self._newest = self._anchor = frame
+        cut = self._cut_to(frame.tracks.count)
+        return self._report(
+            frame, "tracked", due, keyframe, matches, model, continued, cut, newly_detected
+        )
+
+    def _report(
+        self,
+        frame: _Frame,
+        event: str,
+        is_keyframe: bool = False,
+        keyframe: _Frame | None = None,
+        matches: Matches | None = None,
+        model: GeometricModel | None = None,
+        continued: int = 0,
+        cut: int = 0,
+        detected: bool = True,
+    ) -> TrackUpdate:
+        self._counters[event] += 1
+        return TrackUpdate(
+            features=frame.features,
+            event=event,
+            is_keyframe=is_keyframe,
+            matches_to_keyframe=matches,
+            geometry=model,
+            keyframe_features=None if keyframe is None else keyframe.features,
+            keyframe_tag=None if keyframe is None else keyframe.tag,
+            continued=continued,
+            followed=int(np.count_nonzero(frame.tracks.followed[: frame.features.count])),
+            detected=detected,
+            coasting=frame.tracks.count - frame.features.count,
+            cut=cut,
+            counters=self.counters,
+        )
+
+    def _take(self, count: int) -> npt.NDArray[np.uint64]:
+        self._counters["tracks_started"] += count
+        self._alive += count
+        return self._ids.take(count)
+
+    def _cut_to(self, remaining: int) -> int:
+        """Count as ended all tracks but ``remaining``: started - cut is what is alive, always."""
+        cut, self._alive = self._alive - remaining, remaining
+        self._counters["tracks_cut"] += cut
+        return cut
+
+    def _with_fresh_ids(self, features: Features, stamp_ns: int, tag: Any) -> _Frame:
+        tracks = Tracks.fresh(features, self._take(features.count))
+        return self._frame(features, features, stamp_ns, tag, tracks)
+
+    def _frame(
+        self, features: Features, detected: Features, stamp_ns: int, tag: Any, tracks: Tracks
+    ) -> _Frame:
+        """Give features the ids and ages of their tracks."""
+        ids, ages = tracks.ids[: features.count], tracks.ages[: features.count]
+        features = dataclasses.replace(features, track_ids=ids, track_ages=ages)
+        return _Frame(features, detected, self._view, stamp_ns, tag, tracks)
+
+    def _verify(self, matches: Matches) -> GeometricModel | None:
+        if self._model == "none":
+            return None
+        return geo.verify(matches, self._model, self._threshold)
+
+    def _link(self, features: Features, earlier: _Frame) -> Links | None:
+        """Match to an earlier frame and keep what geometry confirms; None where that is nothing."""
+        matches = self._matcher.match(features, earlier.features)
+        here, there = matches.query_indices, matches.reference_indices
+        if self._model == "none":
+            smoothed = matches.query_points.astype(np.float64)
+            followed = np.zeros(matches.count, np.uint32)
+            links = Links(here, there, smoothed, None, None, False, followed)
+            return links if matches.count else None
+        model = self._verify(matches)
+        if model is None:
+            self._counters["links_rejected"] += matches.count
+            return None
+        links = find_links(features, earlier.tracks, matches, model, self._threshold)
+        kept = np.count_nonzero(np.isin(here, links.here))
+        self._counters["links_rejected"] += matches.count - int(kept)
+        return links if len(links.here) >= MIN_FEATURES else None
+
+    def _keyframe_due(
+        self, matches: Matches, model: GeometricModel | None, frame: _Frame, keyframe: _Frame
+    ) -> bool:
+        if model is None and self._model != "none":
+            return True
+        pairs = matches if model is None else matches.select(model.inliers)
+        possible = min(frame.features.count, keyframe.features.count)
+        if pairs.count < self._keyframe_share * possible:
+            return True
+        moved = np.median(np.linalg.norm(pairs.query_points - pairs.reference_points, axis=1))
+        diagonal = np.hypot(frame.features.width, frame.features.height)
+        return bool(moved > self._keyframe_motion * diagonal)
+
+
+def _same(a: Features, b: Features) -> bool:
+    if a.count < MIN_FEATURES:
+        return False
+    return np.array_equal(a.keypoints, b.keypoints) and np.array_equal(a.descriptors, b.descriptors)
+
+
+def _pairs_by_id(frame: _Frame, keyframe: _Frame) -> Matches:
+    """Join the features of two frames that carry one id; scores are the descriptors' cosine."""
+    _, here, there = np.intersect1d(
+        frame.ids, keyframe.ids, assume_unique=True, return_indices=True
+    )
+    order = np.argsort(here)
+    here, there = here[order], there[order]
+    a, b = frame.features.descriptors[here], keyframe.features.descriptors[there]
+    cosine = np.clip(np.sum(a * b, axis=1), 0.0, 1.0)
+    return Matches.between(frame.features, keyframe.features, here, there, cosine)

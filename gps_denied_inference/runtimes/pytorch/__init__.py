@@ -1,0 +1,1 @@
+"""PyTorch, the numerical reference."""

@@ -1,0 +1,383 @@
+"""Engines and per-frame work for one set of settings, without ROS.
+
+The node and offline replay run the same session, so they give the same answers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from gps_denied_inference.engines.cache import EngineCache
+from gps_denied_inference.engines.gate import EngineGate
+from gps_denied_inference.errors import ConfigurationError, FrameError
+from gps_denied_inference.models import zoo
+from gps_denied_inference.pipeline.extractor import Extractor
+from gps_denied_inference.pipeline.features import Features
+from gps_denied_inference.pipeline.geometry import GeometricModel, verify
+from gps_denied_inference.pipeline.matcher import EngineMatcher, Matches, MutualNearestNeighbour
+from gps_denied_inference.pipeline.rotations import RotatedReference, RotationMatcher
+from gps_denied_inference.pipeline.tracking.flow import View
+from gps_denied_inference.pipeline.tracking.tracker import Tracker
+from gps_denied_inference.pipeline.tracking.update import TrackUpdate
+from gps_denied_inference.runtimes import create_runtime
+from gps_denied_inference.runtimes.contract import (
+    BuildConfig,
+    EngineHandle,
+    InferenceRuntime,
+    Progress,
+    Readback,
+)
+from gps_denied_inference.runtimes.selection import Selection, select
+from gps_denied_inference.settings import Settings
+
+if TYPE_CHECKING:
+    from gps_denied_inference.thermal.state import ThermalState
+
+IN_PROCESS_MATCHER = "mutual_nearest_neighbour"
+"""Runs as one matrix product in numpy: on a CPU that beats a round trip through an engine."""
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """What one frame gave.
+
+    Attributes:
+        features: with track ids and ages for task ``track``.
+        matches: to the previous key frame or to the reference; None where there is none yet.
+        geometry: the model that verified ``matches``; None where none was asked for or found.
+        reference_features: the features that ``matches`` point into.
+        reference_tag: whatever was given with the reference or the key frame (its header).
+        track: everything about the tracks; None unless the task is ``track``.
+        timings: seconds per stage.
+    """
+
+    features: Features
+    matches: Matches | None
+    geometry: GeometricModel | None
+    reference_features: Features | None
+    reference_tag: Any
+    timings: dict[str, float]
+    track: TrackUpdate | None = None
+
+
+class InferenceSession:
+    """Loads what the settings ask for, answers frames, gives everything back.
+
+    Not thread-safe: one thread opens, one worker processes, ``close`` comes after the worker ended.
+
+    Args:
+        settings: valid settings.
+        thermal_source: handed to the runtime's ``thermal_state``.
+    """
+
+    def __init__(
+        self, settings: Settings, thermal_source: Callable[[], ThermalState] | None = None
+    ) -> None:
+        self.settings = settings
+        self.selection: Selection | None = None
+        self._thermal_source = thermal_source
+        self._runtime: InferenceRuntime | None = None
+        self._handles: list[EngineHandle] = []
+        self._extractor: Extractor | None = None
+        self._reduced: Extractor | None = None
+        self._matcher: MutualNearestNeighbour | EngineMatcher | None = None
+        self._tracker: Tracker | None = None
+        self._rotation_matcher: RotationMatcher | None = None
+        self._reference: RotatedReference | None = None
+        self._reference_tag: Any = None
+        self._use_reduced = False
+        self._undetected = 0
+
+    def open(self, progress: Progress | None = None) -> None:
+        """Choose the runtime, gate or build the engines, load and warm up.
+
+        On any error everything already taken is given back, and ``open`` may be called again.
+
+        Raises:
+            GpsDeniedInferenceError: what could not be had.
+        """
+        try:
+            self._open(progress or (lambda share, what: None))
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, progress: Progress) -> None:
+        settings = self.settings
+        precisions = zoo.get(settings.model).precisions
+        self.selection = select(
+            settings.runtime, settings.device, settings.precision, precisions=precisions
+        )
+        cache = EngineCache(
+            Path(settings.engine_cache_directory).expanduser()
+            if settings.engine_cache_directory
+            else None
+        )
+        gate = EngineGate(
+            require_signature=settings.require_signed_engines,
+            public_key=Path(settings.engine_public_key) if settings.engine_public_key else None,
+        )
+        self._runtime = create_runtime(
+            self.selection.runtime,
+            cache=cache,
+            gate=gate,
+            policy=settings.engine_policy,
+            thermal_source=self._thermal_source,
+        )
+        self._extractor = Extractor(self._runtime, self._load(settings.max_keypoints, progress))
+        if settings.thermal_reduced_keypoints:
+            reduced = self._load(settings.thermal_reduced_keypoints, progress)
+            self._reduced = Extractor(self._runtime, reduced)
+        if settings.task != "extract":
+            matcher = self._matcher = self._open_matcher(progress)
+        if settings.task == "track":
+            self._tracker = Tracker(
+                matcher=matcher,
+                geometry=settings.geometry,
+                threshold=settings.geometry_threshold,
+                max_followed=settings.max_followed_frames,
+            )
+        if settings.task == "match" and settings.reference_file:
+            self.set_reference(self._read_reference(settings.reference_file), "file")
+
+    def _build_config(self, max_keypoints: int, matcher: bool) -> BuildConfig:
+        settings = self.settings
+        assert self.selection is not None
+        # What is the default is not said: 'gdi compile' makes the same engine.
+        whole = matcher and settings.matcher_pruning != "auto"
+        return BuildConfig(
+            height=settings.image_height,
+            width=settings.image_width,
+            channels=1 if settings.color == "mono" else 3,
+            max_keypoints=max_keypoints,
+            detection_threshold=settings.detection_threshold,
+            precision=self.selection.precision,
+            device=self.selection.device,
+            warmup_iterations=settings.warmup_iterations,
+            threads=settings.threads,
+            cuda_graph=settings.cuda_graph,
+            options={"pruning": settings.matcher_pruning} if whole else {},
+        )
+
+    def _load(self, max_keypoints: int, progress: Progress, matcher: bool = False) -> EngineHandle:
+        settings = self.settings
+        assert self._runtime is not None
+        assert self.selection is not None
+        model = zoo.resolve(
+            settings.matcher if matcher else settings.model,
+            weights=Path(settings.weights_file).expanduser()
+            if settings.weights_file and not matcher
+            else None,
+            need_weights=self.selection.runtime.startswith("pytorch"),
+        )
+        expected = "matcher" if matcher else "extractor"
+        if model.kind != expected:
+            raise ConfigurationError(
+                f"model '{model.name}' is a {model.kind}, but parameter "
+                f"'{'matcher' if matcher else 'model'}' needs a {expected}"
+            )
+        progress(0.0, f"preparing {model.name} for {self.selection.runtime}")
+        config = self._build_config(max_keypoints, matcher)
+        entry = self._runtime.compile_engine(model, config, progress)
+        progress(0.9, f"loading {model.name}")
+        handle = self._runtime.deserialize_engine(entry)
+        self._handles.append(handle)
+        return handle
+
+    def _open_matcher(self, progress: Progress) -> MutualNearestNeighbour | EngineMatcher:
+        if self.settings.matcher == IN_PROCESS_MATCHER:
+            return MutualNearestNeighbour(min_cosine=self.settings.min_cosine)
+        assert self._runtime is not None
+        partners = zoo.get(self.settings.matcher).trained_for
+        if partners and self.settings.model not in partners:
+            raise ConfigurationError(
+                f"matcher '{self.settings.matcher}' was trained for {' and '.join(partners)}, not "
+                f"for model '{self.settings.model}': choose another matcher ('gdi models list')"
+            )
+        handle = self._load(self.settings.max_keypoints, progress, matcher=True)
+        return EngineMatcher(self._runtime, handle)
+
+    def _read_reference(self, file: str) -> npt.NDArray[np.uint8]:
+        mono = self.settings.color == "mono"
+        flag = cv2.IMREAD_GRAYSCALE if mono else cv2.IMREAD_COLOR
+        image = cv2.imread(str(Path(file).expanduser()), flag)
+        if image is None:
+            raise ConfigurationError(
+                f"reference_file '{file}' cannot be read as an image: give an existing file of a "
+                "format that OpenCV reads"
+            )
+        if not mono:
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return np.asarray(image, dtype=np.uint8)
+
+    @property
+    def is_open(self) -> bool:
+        """True while engines are loaded."""
+        return self._extractor is not None
+
+    @property
+    def readback(self) -> Readback:
+        """What really runs.
+
+        Raises:
+            ConfigurationError: nothing is loaded.
+        """
+        return self.handle.readback
+
+    @property
+    def handle(self) -> EngineHandle:
+        """The extractor's engine.
+
+        Raises:
+            ConfigurationError: nothing is loaded.
+        """
+        if not self._handles:
+            raise ConfigurationError("no engine is loaded: open the session first")
+        return self._handles[0]
+
+    def limit_keypoints(self, limit: int) -> None:
+        """Use the reduced engine while ``limit`` asks for fewer keypoints (0 = no limit)."""
+        self._use_reduced = bool(
+            self._reduced is not None and 0 < limit < self.settings.max_keypoints
+        )
+
+    def set_reference(self, image: npt.NDArray[np.uint8], tag: Any) -> Features:
+        """Extract and keep the reference's features (task ``match``)."""
+        if self._extractor is None:
+            raise ConfigurationError("no engine is loaded: open the session first")
+        assert self._matcher is not None
+        settings = self.settings
+        reference = RotatedReference.extract(self._extractor, image, settings.reference_angles)
+        if settings.reference_angles > 1:
+            self._rotation_matcher = RotationMatcher(
+                self._matcher, settings.geometry, settings.geometry_threshold
+            )
+        self._reference, self._reference_tag = reference, tag
+        return reference.all
+
+    def restart_tracks(self) -> None:
+        """Forget the key frame: tracks do not outlive a pause."""
+        if self._tracker is not None:
+            self._tracker.reset()
+
+    def process(self, image: npt.NDArray[np.uint8], stamp_ns: int, tag: Any) -> FrameResult:
+        """Answer one frame.
+
+        Args:
+            image: uint8 (H, W) or (H, W, 3) RGB, as ``color`` says.
+            stamp_ns: the frame's time, ns.
+            tag: kept with the frame and returned as ``reference_tag`` once it is a key frame.
+
+        Raises:
+            FrameError, InferenceError, DeviceOutOfMemoryError.
+        """
+        extractor = self._reduced if self._use_reduced else self._extractor
+        if extractor is None:
+            raise FrameError("no engine is loaded", "not_configured")
+        extractor.check(image)
+        if self._tracker is not None:
+            return self._track(self._tracker, extractor, image, stamp_ns, tag)
+        features, timings = self._extract(extractor, image)
+        if self.settings.task == "match" and self._reference is not None:
+            matches, geometry = self._match(features, self._reference, timings)
+            return FrameResult(
+                features, matches, geometry, self._reference.all, self._reference_tag, timings
+            )
+        return FrameResult(features, None, None, None, None, timings)
+
+    def _match(
+        self, features: Features, reference: RotatedReference, timings: dict[str, float]
+    ) -> tuple[Matches, GeometricModel | None]:
+        assert self._matcher is not None
+        settings, begin = self.settings, time.perf_counter()
+        geometry = None
+        if settings.reference_angles > 1:
+            assert self._rotation_matcher is not None
+            matches, geometry = self._rotation_matcher.match(features, reference)
+        else:
+            matches = self._matcher.match(features, reference.all)
+            if settings.geometry != "none":
+                matched = time.perf_counter()
+                geometry = verify(matches, settings.geometry, threshold=settings.geometry_threshold)
+                timings["verify"] = time.perf_counter() - matched
+        timings["match"] = time.perf_counter() - begin - timings.get("verify", 0.0)
+        return matches, geometry
+
+    def _extract(
+        self, extractor: Extractor, image: npt.NDArray[np.uint8]
+    ) -> tuple[Features, dict[str, float]]:
+        begin = time.perf_counter()
+        features = extractor.extract(image)
+        return features, {
+            "extract": time.perf_counter() - begin,
+            "infer": extractor.inference_time,
+        }
+
+    def _view(self, image: npt.NDArray[np.uint8], extractor: Extractor) -> View | None:
+        settings = self.settings
+        if settings.max_followed_frames == 0:
+            return None
+        reduced = extractor is self._reduced
+        room = settings.thermal_reduced_keypoints if reduced else settings.max_keypoints
+        return View.of(image, extractor.width, extractor.height, room)
+
+    def _track(
+        self,
+        tracker: Tracker,
+        extractor: Extractor,
+        image: npt.NDArray[np.uint8],
+        stamp_ns: int,
+        tag: Any,
+    ) -> FrameResult:
+        begin = time.perf_counter()
+        view, update = self._view(image, extractor), None
+        timings: dict[str, float] = {}
+        if view is not None and self._undetected + 1 < self.settings.detection_interval:
+            update = tracker.follow(view, stamp_ns, tag)
+            timings["follow"] = time.perf_counter() - begin
+        self._undetected += 1
+        if update is None:
+            self._undetected = 0
+            features, extraction = self._extract(extractor, image)
+            begin = time.perf_counter()
+            update = tracker.update(features, stamp_ns, tag, view)
+            timings |= {**extraction, "track": time.perf_counter() - begin}
+        return FrameResult(
+            update.features,
+            update.matches_to_keyframe,
+            update.geometry,
+            update.keyframe_features,
+            update.keyframe_tag,
+            timings,
+            update,
+        )
+
+    def close(self) -> None:
+        """Give every engine back. May be called at any time and more than once."""
+        handles, self._handles = self._handles, []
+        runtime, self._runtime = self._runtime, None
+        self._extractor = self._reduced = self._matcher = self._tracker = None
+        self._rotation_matcher = None
+        self._reference = self._reference_tag = None
+        self.selection = None
+        if runtime is not None:
+            for handle in reversed(handles):
+                runtime.release_engine(handle)
+
+
+def settings_with(settings: Settings, **changes: Any) -> Settings:
+    """Return valid settings with some values changed.
+
+    Raises:
+        InvalidParameterError, UnknownNameError.
+    """
+    return Settings.from_mapping(dataclasses.asdict(settings) | changes)

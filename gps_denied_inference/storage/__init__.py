@@ -1,0 +1,1 @@
+"""Files: durable writes, documents, shared folders."""

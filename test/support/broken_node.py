@@ -1,0 +1,26 @@
+"""An ``inference_node`` with a defect: soon after it is active, a callback raises."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from gps_denied_inference.node import node
+
+
+class BrokenNode(node.InferenceNode):
+    """Breaks half a second after its activation."""
+
+    def on_activate(self, state: Any) -> Any:
+        """Start taking frames, and the defect's time."""
+        result = super().on_activate(state)
+        self.create_timer(0.5, self._break)
+        return result
+
+    def _break(self) -> None:
+        raise RuntimeError("a defect in a callback")
+
+
+if __name__ == "__main__":
+    node.InferenceNode = BrokenNode
+    sys.exit(node.main())
