@@ -22,6 +22,7 @@ from gps_denied_inference.runtimes.contract import (
     Model,
     TensorSpec,
 )
+from gps_denied_inference.runtimes.table import find
 
 Arrays = dict[str, npt.NDArray[Any]]
 MAPS = {"features": 64, "keypoint_logits": 65, "reliability": 1}
@@ -51,7 +52,7 @@ class Engine:
 
 def open_engine(name: str, runtime: str, config: BuildConfig, folder: Path) -> Engine:
     """Build and load an engine of a model of the zoo. Raises as the runtime does."""
-    model = zoo.resolve(name, need_weights=runtime.startswith("pytorch"))
+    model = zoo.resolve(name, need_weights=find(runtime)[0].needs_weights)
     return Engine(create_runtime(runtime, cache=EngineCache(folder)), model, config)
 
 

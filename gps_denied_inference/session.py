@@ -37,6 +37,7 @@ from gps_denied_inference.runtimes.contract import (
     Readback,
 )
 from gps_denied_inference.runtimes.selection import Selection, select
+from gps_denied_inference.runtimes.table import find
 from gps_denied_inference.settings import Settings
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ class InferenceSession:
             weights=Path(settings.weights_file).expanduser()
             if settings.weights_file and not matcher
             else None,
-            need_weights=self.selection.runtime.startswith("pytorch"),
+            need_weights=find(self.selection.runtime)[0].needs_weights,
         )
         expected = "matcher" if matcher else "extractor"
         if model.kind != expected:

@@ -14,6 +14,11 @@ from typing import cast
 
 from gps_denied_inference.errors import InvalidParameterError, UnknownNameError
 from gps_denied_inference.parameter import Parameter, setting
+from gps_denied_inference.runtimes import table
+
+
+def _runtime_choices(documented: bool) -> tuple[str, ...]:
+    return ("auto", *(table.documented_names() if documented else table.runtime_names()))
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,11 @@ class Settings:
     )
     runtime: str = setting(
         "auto",
-        "Inference library. 'auto' takes the first that works (tensorrt, onnxruntime) and "
-        "publishes why others were passed over; any other value runs or configure fails.",
-        choices=("auto", "tensorrt", "onnxruntime", "pytorch_fp16", "pytorch_fp32", "fake"),
+        "Inference library. 'auto' takes the first that works (onnxruntime on CUDA, tensorrt, "
+        "onnxruntime on the CPU) and publishes why others were passed over; any other value, a "
+        "runtime of an installed package included, runs or configure fails. pytorch_fp16 and "
+        "pytorch_fp32 are other names of pytorch with that precision.",
+        choices=_runtime_choices,
     )
     device: str = setting("auto", "'auto', 'cpu', 'cuda' or 'cuda:N'.")
     precision: str = setting(
@@ -225,14 +232,21 @@ class Settings:
     )
 
     @classmethod
-    def table(cls) -> Iterator[Parameter]:
-        """Iterate over the rows in their order of declaration."""
+    def table(cls, documented: bool = False) -> Iterator[Parameter]:
+        """Iterate over the rows in their order of declaration.
+
+        Args:
+            documented: leave out choices that other packages bring, or that are for tests.
+        """
         for field in dataclasses.fields(cls):
+            details = dict(field.metadata["details"])
+            if callable(details.get("choices")):
+                details["choices"] = details["choices"](documented)
             yield Parameter(
                 name=field.name,
                 default=cast("bool | int | float | str", field.default),
                 description=field.metadata["description"],
-                **field.metadata["details"],
+                **details,
             )
 
     @classmethod
@@ -304,7 +318,7 @@ def as_yaml() -> str:
         "/**:",
         "  ros__parameters:",
     ]
-    for row in Settings.table():
+    for row in Settings.table(documented=True):
         when = "any time" if row.dynamic else "while unconfigured"
         lines.append(f"    # {row.description}")
         lines.append(f"    # {row.bound}; may be set {when}")
@@ -322,7 +336,7 @@ def as_yaml() -> str:
 def as_markdown() -> str:
     """Return the README's table of parameters."""
     lines = ["| parameter | type | default | bounds | set | meaning |", "|---|---|---|---|---|---|"]
-    for row in Settings.table():
+    for row in Settings.table(documented=True):
         when = "any time" if row.dynamic else "unconfigured"
         default = f"`{row.default!r}`" if isinstance(row.default, str) else f"`{row.default}`"
         lines.append(

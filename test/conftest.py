@@ -53,6 +53,7 @@ _locks: list[FileLock] = []
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_DOMAIN_ID"] = ros_domain("collection")
 os.environ.setdefault("RCUTILS_COLORIZED_OUTPUT", "0")
+os.environ["GDI_FAKE_RUNTIME"] = "1"
 # A shell starts background jobs with SIGINT ignored, and every process that a test starts would
 # inherit that: Ctrl-C could not be tried on them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

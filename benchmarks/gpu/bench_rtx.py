@@ -10,8 +10,8 @@ from gps_denied_inference.engines.cache import EngineCache
 from gps_denied_inference.engines.gate import EngineGate
 from gps_denied_inference.errors import GpsDeniedInferenceError, UnsupportedDeviceError
 from gps_denied_inference.runtimes import create_runtime
-from gps_denied_inference.runtimes.availability import find_tensorrt
 from gps_denied_inference.runtimes.contract import BuildConfig, Model
+from gps_denied_inference.runtimes.tensorrt.probe import find_tensorrt
 
 
 class OpenGate(EngineGate):

@@ -74,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     from gps_denied_inference.runtimes import create_runtime
     from gps_denied_inference.runtimes.contract import BuildConfig
     from gps_denied_inference.runtimes.selection import select
+    from gps_denied_inference.runtimes.table import find
     from gps_denied_inference.storage.documents import write_json
 
     for name, row in _ROWS.items():
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     for passed_over, reason in selection.passed_over:
         print(f"not {passed_over}: {reason}")
     model = zoo.resolve(
-        args.model, weights=args.weights, need_weights=selection.runtime.startswith("pytorch")
+        args.model, weights=args.weights, need_weights=find(selection.runtime)[0].needs_weights
     )
     config = BuildConfig(
         height=args.image_height,

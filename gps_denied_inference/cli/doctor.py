@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from gps_denied_inference.errors import GpsDeniedInferenceError
-from gps_denied_inference.runtimes.availability import Availability, Machine
+from gps_denied_inference.runtimes.machine import Availability, Machine
+from gps_denied_inference.runtimes.table import broken_entry_points, find, rows
 from gps_denied_inference.storage.documents import write_json
 from gps_denied_inference.versions import installed_version
 
@@ -106,14 +107,16 @@ def package_version(name: str) -> str:
 
 
 def _ask(machine: Machine) -> list[tuple[str, str, Availability]]:
-    return [
-        ("tensorrt", "cuda", machine.tensorrt()),
-        ("onnxruntime", "cuda", machine.onnxruntime("cuda")),
-        ("onnxruntime", "cpu", machine.onnxruntime("cpu")),
-        ("pytorch_fp16", "cuda", machine.pytorch_fp16()),
-        ("pytorch_fp32", "cpu", machine.pytorch_fp32()),
-        ("fake", "cpu", Availability(True, "built in")),
+    """Return (label, device kind, answer) of every runtime; last the packages that bring none."""
+    found = [
+        (row.label(row.precisions[device][0]), device, row.ask(machine, device))
+        for row in rows()
+        for device in row.precisions
     ]
+    for name, reason in broken_entry_points().items():
+        remedy = "mend or remove the package that brings it"
+        found.append((name, "any", Availability(False, "", reason, remedy)))
+    return found
 
 
 def _row(runtime: str, device: str, found: Availability) -> dict[str, Any]:
@@ -138,7 +141,7 @@ def _try(row: dict[str, Any]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (height, width, 1), dtype=np.uint8)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            model = zoo.resolve("xfeat", need_weights=runtime_name.startswith("pytorch"))
+            model = zoo.resolve("xfeat", need_weights=find(runtime_name)[0].needs_weights)
             runtime = create_runtime(runtime_name, cache=EngineCache(Path(folder)))
             handle = runtime.deserialize_engine(runtime.compile_engine(model, config))
             times = []

@@ -36,10 +36,16 @@ from gps_denied_inference.runtimes.contract import (
     Readback,
 )
 from gps_denied_inference.runtimes.engine_runtime import EngineRuntime, Specs
+from gps_denied_inference.runtimes.machine import Availability, Machine
 
 _VERSION = "1"
 _MATCH_COSINE = 0.8
 """Matches of the fake matcher are mutual nearest neighbours at least this much alike."""
+
+
+def probe(machine: Machine, device: str, index: int) -> Availability:
+    """Return that it works: it needs nothing."""
+    return Availability(True, "built in")
 
 
 class FakeRuntime(EngineRuntime):

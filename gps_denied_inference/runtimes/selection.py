@@ -1,13 +1,13 @@
 """Which runtime, device and precision run, and why not the others.
 
-``auto`` takes the first of this list that works on this machine:
+``auto`` takes the first of ``table.AUTO_ORDER`` that works on this machine:
 
-1. ``tensorrt`` on the GPU: fastest once its engine is built;
-2. ``onnxruntime`` on the GPU, CUDA provider: no build step, nearly as fast;
+1. ``onnxruntime`` on the GPU, CUDA provider: shown to work on real hardware, no build step;
+2. ``tensorrt`` on the GPU, where ONNX Runtime has no CUDA provider, as on a Jetson;
 3. ``onnxruntime`` on the CPU.
 
 PyTorch is never chosen by ``auto``: it is the reference that the others are compared with, needs
-the weights besides the graph, and takes the most memory.
+the weights besides the graph, and takes the most memory. Nor is a runtime of another package.
 
 Whatever is named explicitly is taken or refused, never replaced: naming the device leaves ``auto``
 only the runtimes of that device, naming the runtime leaves it none.
@@ -18,20 +18,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gps_denied_inference.errors import (
-    InvalidParameterError,
-    RuntimeUnavailableError,
-    UnknownNameError,
-)
-from gps_denied_inference.runtimes.availability import Availability, Machine
-from gps_denied_inference.runtimes.checks import parse_device
+from gps_denied_inference.errors import InvalidParameterError, RuntimeUnavailableError
+from gps_denied_inference.runtimes.checks import PRECISIONS, parse_device
+from gps_denied_inference.runtimes.machine import Availability, Machine
+from gps_denied_inference.runtimes.table import AUTO_ORDER, RuntimeRow, find
 
 AUTO = "auto"
-PRECISIONS = ("fp32", "fp16")
 
-_FIXED_PRECISION = {"pytorch_fp16": "fp16", "pytorch_fp32": "fp32"}
-_CPU_ONLY = ("pytorch_fp32", "fake")
-_GPU_ONLY = ("tensorrt", "pytorch_fp16")
+_WORDS = {"fp16": "half precision", "fp32": "single precision"}
+_PLACES = {"cpu": "the CPU", "cuda": "a GPU"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,7 @@ class Selection:
     """What was chosen.
 
     Attributes:
-        runtime: registry name.
+        runtime: name in the table, or the label of one precision (``"pytorch_fp16"``).
         device: ``"cpu"`` or ``"cuda:N"``.
         precision: ``"fp32"`` or ``"fp16"``.
         passed_over: earlier choices with the reason against each, in order; empty unless
@@ -63,7 +58,7 @@ def select(
     """Choose.
 
     Args:
-        runtime: a registry name or ``"auto"``.
+        runtime: a name of the table or ``"auto"``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         precision: ``"auto"`` (fp16 on a GPU, fp32 on a CPU), ``"fp32"`` or ``"fp16"``.
         precisions: what the model runs in: ``"auto"`` takes fp16 only if it is among them.
@@ -79,23 +74,21 @@ def select(
     if precision not in (AUTO, *PRECISIONS):
         raise InvalidParameterError("precision", precision, "'auto', 'fp32' or 'fp16'")
     kind, index = (AUTO, 0) if device == AUTO else parse_device(device)
-    candidates = _candidates(runtime, kind)
-    fixed = _FIXED_PRECISION.get(runtime)
-    if fixed is not None and precision not in (AUTO, fixed):
+    fixed = "" if runtime == AUTO else find(runtime)[1]
+    if fixed and precision not in (AUTO, fixed):
         raise InvalidParameterError(
             "precision", precision, f"'{fixed}' or 'auto' for runtime '{runtime}'"
         )
     passed_over: list[tuple[str, str]] = []
     remedies: list[str] = []
-    for name, place in candidates:
-        found = _ask(machine, name, place, index, precision)
+    for row, place in _candidates(runtime, kind):
+        wanted = precision if precision != AUTO else fixed
+        found = _ask(machine, row, place, index, wanted)
         if found.works:
-            chosen = precision
-            if precision == AUTO:
-                chosen = fixed or automatic_precision(place, precisions)
+            chosen = wanted or _automatic(row, place, precisions)
             where = "cpu" if place == "cpu" else f"cuda:{index}"
-            return Selection(name, where, chosen, tuple(passed_over))
-        passed_over.append((f"{name} ({place})", found.reason))
+            return Selection(row.label(chosen), where, chosen, tuple(passed_over))
+        passed_over.append((f"{row.label(wanted)} ({place})", found.reason))
         remedies.append(found.remedy)
     reasons = "; ".join(f"{name}: {reason}" for name, reason in passed_over)
     raise RuntimeUnavailableError(
@@ -108,19 +101,20 @@ def automatic_precision(place: str, precisions: Sequence[str]) -> str:
     return "fp16" if place == "cuda" and "fp16" in precisions else "fp32"
 
 
-def _candidates(runtime: str, kind: str) -> list[tuple[str, str]]:
-    """Return (runtime, "cpu" or "cuda") in the order of trial; never empty."""
+def _automatic(row: RuntimeRow, place: str, precisions: Sequence[str]) -> str:
+    """Return what ``auto`` means for a model, as far as the runtime computes in it."""
+    best = automatic_precision(place, precisions)
+    return best if best in row.precisions[place] else row.precisions[place][0]
+
+
+def _candidates(runtime: str, kind: str) -> list[tuple[RuntimeRow, str]]:
+    """Return (row, "cpu" or "cuda") in the order of trial; never empty."""
     if runtime == AUTO:
-        order = [("tensorrt", "cuda"), ("onnxruntime", "cuda"), ("onnxruntime", "cpu")]
-    elif runtime in _CPU_ONLY:
-        order = [(runtime, "cpu")]
-    elif runtime in _GPU_ONLY:
-        order = [(runtime, "cuda")]
-    elif runtime == "onnxruntime":
-        order = [("onnxruntime", "cuda"), ("onnxruntime", "cpu")]
+        order = [(find(name)[0], place) for name, place in AUTO_ORDER]
     else:
-        known = ("auto", "onnxruntime", *_GPU_ONLY, *_CPU_ONLY)
-        raise UnknownNameError("runtime", runtime, known)
+        row, fixed = find(runtime)
+        places = [place for place in row.precisions if not fixed or fixed in row.precisions[place]]
+        order = [(row, place) for place in places]
     if kind == AUTO:
         return order
     kept = [candidate for candidate in order if candidate[1] == kind]
@@ -131,16 +125,9 @@ def _candidates(runtime: str, kind: str) -> list[tuple[str, str]]:
     return kept
 
 
-def _ask(machine: Machine, runtime: str, place: str, index: int, precision: str) -> Availability:
-    if (runtime, place, precision) == ("onnxruntime", "cpu", "fp16"):
-        reason = "ONNX Runtime computes nothing in half precision on the CPU"
-        return Availability(False, "", reason, "choose precision:=auto or fp32")
-    if runtime == "tensorrt":
-        return machine.tensorrt(index)
-    if runtime == "onnxruntime":
-        return machine.onnxruntime(place, index)
-    if runtime == "pytorch_fp16":
-        return machine.pytorch_fp16(index)
-    if runtime == "pytorch_fp32":
-        return machine.pytorch_fp32()
-    return Availability(True, "built in")
+def _ask(machine: Machine, row: RuntimeRow, place: str, index: int, precision: str) -> Availability:
+    if precision and precision not in row.precisions[place]:
+        has = " or ".join(row.precisions[place])
+        reason = f"{row.name} computes nothing in {_WORDS[precision]} on {_PLACES[place]}"
+        return Availability(False, "", reason, f"choose precision:=auto or {has}")
+    return row.ask(machine, place, index)

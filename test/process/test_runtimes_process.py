@@ -17,8 +17,9 @@ from gpu_memory import gpu_memory
 from node_process import ACTIVE, UNCONFIGURED, driven
 from rcl_interfaces.msg import ParameterType, ParameterValue
 
-from gps_denied_inference.runtimes.availability import Availability, Machine
 from gps_denied_inference.runtimes.gpus import survey
+from gps_denied_inference.runtimes.machine import Availability, Machine
+from gps_denied_inference.runtimes.table import find
 
 SMALL = {"image_width": 320, "image_height": 256, "max_keypoints": 100, "threads": 2}
 CYCLES = 4
@@ -39,14 +40,7 @@ class Case:
         return f"{self.runtime}-{self.device}-{self.precision}"
 
     def availability(self) -> Availability:
-        machine = Machine()
-        return {
-            "fake": lambda: Availability(True),
-            "onnxruntime": lambda: machine.onnxruntime(self.device.partition(":")[0]),
-            "pytorch_fp32": machine.pytorch_fp32,
-            "pytorch_fp16": machine.pytorch_fp16,
-            "tensorrt": machine.tensorrt,
-        }[self.runtime]()
+        return find(self.runtime)[0].ask(Machine(), self.device.partition(":")[0])
 
     def parameters(self) -> dict[str, object]:
         """Return the node's parameters; skip where the runtime or its weights are missing."""
@@ -174,7 +168,7 @@ def test_a_signal_ends_an_active_node_on_the_gpu(
 @pytest.mark.gpu
 def test_auto_takes_the_gpu(tmp_path: Path) -> None:
     machine = Machine()
-    candidates = {"tensorrt": machine.tensorrt(), "onnxruntime": machine.onnxruntime("cuda")}
+    candidates = {name: find(name)[0].ask(machine, "cuda") for name in ("onnxruntime", "tensorrt")}
     wanted = next((name for name, found in candidates.items() if found.works), None)
     if wanted is None:
         pytest.skip("; ".join(f"{name}: {found.reason}" for name, found in candidates.items()))
@@ -183,8 +177,8 @@ def test_auto_takes_the_gpu(tmp_path: Path) -> None:
         status = driver.wait_for_status(lambda s: s.runtime != "", "a status with an engine")
         assert (status.runtime, status.precision) == (wanted, "fp16")
         assert status.device == f"cuda:0 {survey().gpus[0].name}"
-        if wanted != "tensorrt":
-            assert candidates["tensorrt"].reason in status.selection
+        if wanted != "onnxruntime":
+            assert candidates["onnxruntime"].reason in status.selection
         assert driver.shutdown()
         assert process.wait_for_exit(10) == 0
 
@@ -194,8 +188,7 @@ def test_auto_takes_the_gpu(tmp_path: Path) -> None:
 def test_without_a_gpu_configure_says_so_and_another_runtime_works(
     tmp_path: Path, runtime: str, device: str
 ) -> None:
-    machine = Machine()
-    asked = {"tensorrt": machine.tensorrt, "pytorch_fp16": machine.pytorch_fp16}[runtime]()
+    asked = find(runtime)[0].ask(Machine(), "cuda")
     if asked.works:
         pytest.skip(f"{runtime} works on this machine: nothing is missing that could be named")
     parameters = {**SMALL, "runtime": runtime, "device": device}

@@ -18,7 +18,6 @@ import tensorrt_double
 from gps_denied_inference.engines.cache import EngineCache
 from gps_denied_inference.models import zoo
 from gps_denied_inference.runtimes import create_runtime
-from gps_denied_inference.runtimes.availability import Machine, find_tensorrt
 from gps_denied_inference.runtimes.contract import (
     BuildConfig,
     EngineCacheEntry,
@@ -27,6 +26,9 @@ from gps_denied_inference.runtimes.contract import (
     Model,
 )
 from gps_denied_inference.runtimes.gpus import Gpu, GpuSurvey
+from gps_denied_inference.runtimes.machine import Machine
+from gps_denied_inference.runtimes.table import find
+from gps_denied_inference.runtimes.tensorrt.probe import find_tensorrt
 
 HEIGHT, WIDTH, K = 192, 256, 200
 Arrays = dict[str, npt.NDArray[Any]]
@@ -53,8 +55,8 @@ def _config(**changes: Any) -> BuildConfig:
     return replace(base, **changes)
 
 
-def _gpu(ask: Callable[[Machine], Any]) -> Callable[[], str]:
-    return lambda: str(ask(Machine()).reason)
+def _missing(runtime: str, device: str) -> Callable[[], str]:
+    return lambda: find(runtime)[0].ask(Machine(), device).reason
 
 
 def _cuda(graph: bool, precision: str) -> BuildConfig:
@@ -70,19 +72,15 @@ def _rtx_missing() -> str:
     return "" if find_tensorrt(library="tensorrt_rtx") else "tensorrt_rtx is not installed"
 
 
-def _ort_cuda(machine: Machine) -> Any:
-    return machine.onnxruntime("cuda")
-
-
 CASES = [
     Case("fake", "fake", _config(), parity=False),
-    Case("onnxruntime-cpu", "onnxruntime", _config(), _gpu(lambda m: m.onnxruntime("cpu"))),
-    Case("pytorch_fp32", "pytorch_fp32", _config(), _gpu(lambda m: m.pytorch_fp32())),
+    Case("onnxruntime-cpu", "onnxruntime", _config(), _missing("onnxruntime", "cpu")),
+    Case("pytorch_fp32", "pytorch_fp32", _config(), _missing("pytorch", "cpu")),
     Case(
         "tensorrt-double",
         "tensorrt",
         _cuda(True, "fp32"),
-        _gpu(lambda m: m.onnxruntime("cpu")),
+        _missing("onnxruntime", "cpu"),
         _double,
     ),
     Case(
@@ -98,7 +96,7 @@ CASES = [
             f"onnxruntime-cuda-{precision}-{'graph' if graph else 'eager'}",
             "onnxruntime",
             _cuda(graph, precision),
-            _gpu(_ort_cuda),
+            _missing("onnxruntime", "cuda"),
         )
         for precision in ("fp32", "fp16")
         for graph in (True, False)
@@ -108,11 +106,11 @@ CASES = [
             f"pytorch_fp16-{'graph' if graph else 'eager'}",
             "pytorch_fp16",
             _cuda(graph, "fp16"),
-            _gpu(lambda m: m.pytorch_fp16()),
+            _missing("pytorch", "cuda"),
         )
         for graph in (True, False)
     ),
-    Case("tensorrt", "tensorrt", _cuda(True, "fp16"), _gpu(lambda m: m.tensorrt())),
+    Case("tensorrt", "tensorrt", _cuda(True, "fp16"), _missing("tensorrt", "cuda")),
 ]
 
 

@@ -1,8 +1,8 @@
 """PyTorch: eager FP16 on a CUDA GPU, and the FP32 reference on the CPU.
 
-The FP16 runtime is what the other GPU runtimes are compared with: no graph is exported and no
-builder rewrites anything. The FP32 runtime is the numerical reference itself; it has a label of
-its own, so that nobody takes one for the other.
+In FP16 it is what the other GPU runtimes are compared with: no graph is exported and no builder
+rewrites anything. In FP32 it is the numerical reference itself. Each precision has a label of its
+own, ``"pytorch_fp16"`` and ``"pytorch_fp32"``, so that nobody takes one for the other.
 
 There is nothing to compile. ``compile_engine`` copies the checkpoint into the engine cache, so
 that the gate can vouch for it; the checkpoint is only ever read as weights, never as a pickle
@@ -55,21 +55,30 @@ _CUDA_HINT = (
 )
 
 
-class _PytorchRuntime(EngineRuntime):
-    """What the two runtimes share.
+_DEVICE_KINDS = {"fp16": "cuda", "fp32": "cpu"}
+"""Where each precision runs."""
+
+
+class PytorchRuntime(EngineRuntime):
+    """Runtime ``"pytorch"``.
 
     Args:
+        precision: ``"fp32"`` on the CPU, or ``"fp16"`` on a CUDA GPU, replayed as a CUDA graph
+            where ``BuildConfig.cuda_graph`` says so.
         shared: as :class:`EngineRuntime` takes them.
 
     Raises:
+        InvalidParameterError: no such precision.
         RuntimeUnavailableError: torch cannot be imported.
     """
 
-    precision: str
-    device_kind: str
-
-    def __init__(self, **shared: Any) -> None:
+    def __init__(self, precision: str = "fp32", **shared: Any) -> None:
         super().__init__(**shared)
+        if precision not in _DEVICE_KINDS:
+            raise InvalidParameterError("precision", precision, "'fp32' or 'fp16'")
+        self.precision = precision
+        self.device_kind = _DEVICE_KINDS[precision]
+        self.label = f"pytorch_{precision}"
         try:
             self._torch = importlib.import_module("gps_denied_inference.runtimes.pytorch.engine")
         except (ImportError, OSError) as error:
@@ -168,8 +177,17 @@ class _PytorchRuntime(EngineRuntime):
         return index
 
     def _device_facts(self, config: BuildConfig) -> tuple[str, str]:
-        """Return the device's name and compute capability."""
-        raise NotImplementedError
+        """Return the device's name and compute capability ("" for the CPU)."""
+        index = self._check_asked(config)
+        if self.device_kind == "cpu":
+            return "cpu", ""
+        count = self._torch.gpu_count()
+        if index < count:
+            facts: tuple[str, str] = self._torch.gpu(index)
+            return facts
+        seen = f"PyTorch {self._torch.VERSION} sees {count or 'no'} CUDA GPU(s)"
+        hint = f"choose cuda:0 to cuda:{count - 1}" if count else _CUDA_HINT
+        raise RuntimeUnavailableError(f"{config.device} was asked for, but {seen}", hint)
 
     def _load(self, entry: EngineCacheEntry, verified: VerifiedEngine) -> TorchEngine:
         config, manifest = entry.config, verified.manifest
@@ -250,31 +268,8 @@ def _mismatch(entry: EngineCacheEntry) -> ModelMismatchError:
     )
 
 
-class PytorchFp16Runtime(_PytorchRuntime):
-    """FP16 on a CUDA GPU, replayed as a CUDA graph where ``config.cuda_graph`` says so."""
+class PytorchFp16Runtime(PytorchRuntime):
+    """:class:`PytorchRuntime` in FP16."""
 
-    label = "pytorch_fp16"
-    precision = "fp16"
-    device_kind = "cuda"
-
-    def _device_facts(self, config: BuildConfig) -> tuple[str, str]:
-        index = self._check_asked(config)
-        count = self._torch.gpu_count()
-        if index < count:
-            facts: tuple[str, str] = self._torch.gpu(index)
-            return facts
-        seen = f"PyTorch {self._torch.VERSION} sees {count or 'no'} CUDA GPU(s)"
-        hint = f"choose cuda:0 to cuda:{count - 1}" if count else _CUDA_HINT
-        raise RuntimeUnavailableError(f"{config.device} was asked for, but {seen}", hint)
-
-
-class PytorchFp32Runtime(_PytorchRuntime):
-    """FP32 on the CPU: the reference that the other runtimes are compared with."""
-
-    label = "pytorch_fp32"
-    precision = "fp32"
-    device_kind = "cpu"
-
-    def _device_facts(self, config: BuildConfig) -> tuple[str, str]:
-        self._check_asked(config)
-        return "cpu", ""
+    def __init__(self, **shared: Any) -> None:
+        super().__init__("fp16", **shared)

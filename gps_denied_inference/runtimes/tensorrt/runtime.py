@@ -34,11 +34,6 @@ from gps_denied_inference.errors import (
 )
 from gps_denied_inference.models.lightglue.options import MATCHER_OPTIONS
 from gps_denied_inference.models.specialise import specialise
-from gps_denied_inference.runtimes.availability import (
-    RTX_COMPUTE_CAPABILITIES,
-    TENSORRT_LIBRARIES,
-    find_tensorrt,
-)
 from gps_denied_inference.runtimes.checks import check_config, parse_device
 from gps_denied_inference.runtimes.contract import (
     BuildConfig,
@@ -53,6 +48,11 @@ from gps_denied_inference.runtimes.gpus import Gpu, GpuSurvey, survey
 from gps_denied_inference.runtimes.tensorrt.builder import BuildPlan, build_engine
 from gps_denied_inference.runtimes.tensorrt.cuda_memory import Cuda, CudaError
 from gps_denied_inference.runtimes.tensorrt.engine import CudaFactory, RefusedByLibrary, TrtEngine
+from gps_denied_inference.runtimes.tensorrt.probe import (
+    RTX_COMPUTE_CAPABILITIES,
+    TENSORRT_LIBRARIES,
+    find_tensorrt,
+)
 
 _HINT = "python3 -m pip install tensorrt (or tensorrt-rtx) cuda-python; on Jetson use JetPack's"
 _OPTIONS = ("compute_capability", "optimization_level", "workspace_mib", *MATCHER_OPTIONS)

@@ -9,8 +9,8 @@ import pytest
 
 from gps_denied_inference.cli import doctor
 from gps_denied_inference.cli.main import main
-from gps_denied_inference.runtimes.availability import Machine
 from gps_denied_inference.runtimes.gpus import Gpu, GpuSurvey
+from gps_denied_inference.runtimes.machine import Machine
 
 NO_GPU = GpuSurvey(reason="there is no NVIDIA driver here")
 ORIN = GpuSurvey((Gpu(0, "Orin", "8.7", 64 << 30),), "12.6")

@@ -102,10 +102,11 @@ def test_gate_refuses_and_says_why(engine: Path, tmp_path: Path, capsys) -> None
 
 
 def test_gate_on_a_machine_without_that_runtime(engine: Path, monkeypatch, capsys) -> None:
-    from gps_denied_inference import runtimes
 
-    entry = runtimes._registry["fake"]._replace(target="no_such_library:Runtime", hint="get it")
-    monkeypatch.setitem(runtimes._registry, "fake", entry)
+    from gps_denied_inference.runtimes import RuntimeRow, table
+
+    row = RuntimeRow("fake", "no_such_library:Runtime", "get it")
+    monkeypatch.setitem(table._registered, "fake", row)
     assert main(["gate", str(engine)]) == 1
     out = capsys.readouterr().out
     assert "reasons: runtime" in out

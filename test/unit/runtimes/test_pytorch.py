@@ -34,7 +34,7 @@ from gps_denied_inference.runtimes.contract import BuildConfig, Model  # noqa: E
 from gps_denied_inference.runtimes.pytorch import engine as pytorch_engine  # noqa: E402
 from gps_denied_inference.runtimes.pytorch.runtime import (  # noqa: E402
     PytorchFp16Runtime,
-    PytorchFp32Runtime,
+    PytorchRuntime,
 )
 
 K = 8
@@ -89,8 +89,8 @@ def toy_architecture() -> Iterator[None]:
 
 
 @pytest.fixture
-def runtime(tmp_path: Path) -> PytorchFp32Runtime:
-    return PytorchFp32Runtime(cache=EngineCache(tmp_path / "engines"))
+def runtime(tmp_path: Path) -> PytorchRuntime:
+    return PytorchRuntime(cache=EngineCache(tmp_path / "engines"))
 
 
 def toy(folder: Path, content: object = None) -> Model:
@@ -104,12 +104,12 @@ def pinned(path: Path) -> Model:
     return Model("toy", "toy", "extractor", 4, weights=path, weights_sha256=digest)
 
 
-def load(runtime: PytorchFp32Runtime, model: Model, config: BuildConfig = CONFIG) -> Any:
+def load(runtime: PytorchRuntime, model: Model, config: BuildConfig = CONFIG) -> Any:
     return runtime.deserialize_engine(runtime.compile_engine(model, config))
 
 
 def test_eval_mode_is_set_whatever_the_architecture_left(
-    runtime: PytorchFp32Runtime, tmp_path: Path
+    runtime: PytorchRuntime, tmp_path: Path
 ) -> None:
     handle = load(runtime, toy(tmp_path))
     assert not handle._payload.training
@@ -118,7 +118,7 @@ def test_eval_mode_is_set_whatever_the_architecture_left(
 
 
 def test_weights_of_another_network_keep_their_cause(
-    runtime: PytorchFp32Runtime, tmp_path: Path
+    runtime: PytorchRuntime, tmp_path: Path
 ) -> None:
     model = toy(tmp_path, {"other.weight": torch.zeros(3)})
     with pytest.raises(ModelMismatchError, match=r"toy\.pt holds the weights of another") as caught:
@@ -127,9 +127,7 @@ def test_weights_of_another_network_keep_their_cause(
     assert "other.weight" in str(caught.value.__cause__)
 
 
-def test_a_missing_checkpoint_says_how_to_fetch_it(
-    runtime: PytorchFp32Runtime, tmp_path: Path
-) -> None:
+def test_a_missing_checkpoint_says_how_to_fetch_it(runtime: PytorchRuntime, tmp_path: Path) -> None:
     model = replace(toy(tmp_path), weights=tmp_path / "absent.pt")
     with pytest.raises(ModelNotFoundError, match="gdi models fetch toy"):
         runtime.compile_engine(model, CONFIG)
@@ -138,14 +136,14 @@ def test_a_missing_checkpoint_says_how_to_fetch_it(
 
 
 def test_a_checkpoint_that_is_not_the_pinned_one_is_refused(
-    runtime: PytorchFp32Runtime, tmp_path: Path
+    runtime: PytorchRuntime, tmp_path: Path
 ) -> None:
     model = replace(toy(tmp_path), weights_sha256="0" * 64)
     with pytest.raises(ModelIntegrityError, match="pinned is 0000"):
         runtime.compile_engine(model, CONFIG)
 
 
-def test_a_truncated_checkpoint_is_refused(runtime: PytorchFp32Runtime, tmp_path: Path) -> None:
+def test_a_truncated_checkpoint_is_refused(runtime: PytorchRuntime, tmp_path: Path) -> None:
     path = tmp_path / "short.pt"
     path.write_bytes(toy(tmp_path).weights.read_bytes()[:200])  # type: ignore[union-attr]
     with pytest.raises(ModelIntegrityError) as caught:
@@ -161,7 +159,7 @@ class Malicious:
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(
-    runtime: PytorchFp32Runtime, tmp_path: Path
+    runtime: PytorchRuntime, tmp_path: Path
 ) -> None:
     model = toy(tmp_path, {"linear.weight": Malicious()})
     with pytest.raises(ModelIntegrityError):
@@ -169,7 +167,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(
 
 
 def test_a_module_that_breaks_the_contract_is_refused(
-    runtime: PytorchFp32Runtime, tmp_path: Path
+    runtime: PytorchRuntime, tmp_path: Path
 ) -> None:
     config = replace(CONFIG, options={"outputs": "wrong"})
     with pytest.raises(EngineLoadError, match="float64"):
@@ -186,7 +184,7 @@ def test_a_module_that_breaks_the_contract_is_refused(
     ids=["allocator", "driver", "host"],
 )
 def test_out_of_memory_has_its_own_error_from_load_and_infer(
-    runtime: PytorchFp32Runtime, tmp_path: Path, fault: BaseException
+    runtime: PytorchRuntime, tmp_path: Path, fault: BaseException
 ) -> None:
     model = toy(tmp_path)
     handle = load(runtime, model)
@@ -201,7 +199,7 @@ def test_out_of_memory_has_its_own_error_from_load_and_infer(
     runtime.infer(handle, IMAGE)  # the engine lives on
 
 
-def test_other_failures_keep_their_cause(runtime: PytorchFp32Runtime, tmp_path: Path) -> None:
+def test_other_failures_keep_their_cause(runtime: PytorchRuntime, tmp_path: Path) -> None:
     handle = load(runtime, toy(tmp_path))
     Toy.fault = ValueError("broken")
     with pytest.raises(InferenceError, match="broken") as caught:
@@ -211,7 +209,7 @@ def test_other_failures_keep_their_cause(runtime: PytorchFp32Runtime, tmp_path: 
         load(runtime, toy(tmp_path))
 
 
-def test_release_drops_the_module(runtime: PytorchFp32Runtime, tmp_path: Path) -> None:
+def test_release_drops_the_module(runtime: PytorchRuntime, tmp_path: Path) -> None:
     import gc
     import weakref
 
@@ -225,7 +223,7 @@ def test_release_drops_the_module(runtime: PytorchFp32Runtime, tmp_path: Path) -
 def test_labels_tell_the_two_apart(tmp_path: Path) -> None:
     cache = EngineCache(tmp_path)
     assert PytorchFp16Runtime(cache=cache).current_runtime_label() == "pytorch_fp16"
-    assert PytorchFp32Runtime(cache=cache).current_runtime_label() == "pytorch_fp32"
+    assert PytorchRuntime(cache=cache).current_runtime_label() == "pytorch_fp32"
 
 
 @pytest.mark.parametrize(
@@ -271,5 +269,5 @@ def test_without_torch_the_runtime_is_unavailable(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(importlib, "import_module", fail)
     with pytest.raises(RuntimeUnavailableError, match="needs PyTorch") as caught:
-        PytorchFp32Runtime()
+        PytorchRuntime()
     assert "pip install torch" in caught.value.hint

@@ -11,9 +11,10 @@ from gps_denied_inference.errors import (
     UnknownNameError,
 )
 from gps_denied_inference.runtimes import runtime_names
-from gps_denied_inference.runtimes.availability import Machine, find_tensorrt
 from gps_denied_inference.runtimes.gpus import Gpu, GpuSurvey
+from gps_denied_inference.runtimes.machine import Machine
 from gps_denied_inference.runtimes.selection import select
+from gps_denied_inference.runtimes.tensorrt.probe import find_tensorrt
 
 NO_GPU = GpuSurvey(reason="there is no NVIDIA driver here")
 RTX = GpuSurvey((Gpu(0, "RTX 4090", "8.9", 1 << 34),), "13.0")
@@ -48,51 +49,56 @@ def machine(gpus: GpuSurvey, **modules: Any) -> Machine:
     return Machine(gpus, find)
 
 
-def test_auto_takes_tensorrt_first() -> None:
+def test_auto_prefers_onnxruntime_on_cuda_to_tensorrt() -> None:
     here = machine(
         H100, tensorrt=library("tensorrt"), onnxruntime=ORT_GPU, cuda_bindings_runtime=CUDA
     )
     chosen = select(machine=here)
-    assert (chosen.runtime, chosen.device, chosen.precision) == ("tensorrt", "cuda:0", "fp16")
-    assert chosen.passed_over == ()
-
-
-def test_auto_passes_over_tensorrt_where_it_is_absent_and_says_so() -> None:
-    chosen = select(machine=machine(H100, onnxruntime=ORT_GPU))
     assert (chosen.runtime, chosen.device, chosen.precision) == ("onnxruntime", "cuda:0", "fp16")
+    assert chosen.passed_over == ()
+    assert select("tensorrt", machine=here).runtime == "tensorrt"
+
+
+def test_auto_takes_tensorrt_where_onnxruntime_has_no_cuda_and_says_so() -> None:
+    here = machine(
+        H100, tensorrt=library("tensorrt"), onnxruntime=ORT_CPU, cuda_bindings_runtime=CUDA
+    )
+    chosen = select(machine=here)
+    assert (chosen.runtime, chosen.device, chosen.precision) == ("tensorrt", "cuda:0", "fp16")
     assert chosen.passed_over == (
-        ("tensorrt (cuda)", "neither tensorrt nor tensorrt_rtx can be imported"),
+        ("onnxruntime (cuda)", "onnxruntime 1.30 was built without its CUDA provider"),
     )
 
 
 def test_auto_ends_on_the_cpu_with_every_reason() -> None:
     chosen = select(machine=machine(NO_GPU, onnxruntime=ORT_CPU))
     assert (chosen.runtime, chosen.device, chosen.precision) == ("onnxruntime", "cpu", "fp32")
-    assert [name for name, _ in chosen.passed_over] == ["tensorrt (cuda)", "onnxruntime (cuda)"]
+    assert [name for name, _ in chosen.passed_over] == ["onnxruntime (cuda)", "tensorrt (cuda)"]
     assert all("no NVIDIA driver" in reason for _, reason in chosen.passed_over)
 
 
 def test_auto_passes_over_rtx_on_a_gpu_that_it_does_not_run_on() -> None:
     modules = {
         "tensorrt_rtx": library("tensorrt_rtx", "1.7"),
-        "onnxruntime": ORT_GPU,
+        "onnxruntime": ORT_CPU,
         "cuda_bindings_runtime": CUDA,
     }
     chosen = select(machine=machine(H100, **modules))
-    assert chosen.runtime == "onnxruntime"
-    assert "compute capability 9.0" in chosen.passed_over[0][1]
+    assert chosen.device == "cpu"
+    assert "compute capability 9.0" in dict(chosen.passed_over)["tensorrt (cuda)"]
     assert select(machine=machine(RTX, **modules)).runtime == "tensorrt"
 
 
 def test_auto_passes_over_tensorrt_without_cuda_python() -> None:
-    here = machine(H100, tensorrt=library("tensorrt"), onnxruntime=ORT_GPU)
-    assert "cuda-python is missing" in select(machine=here).passed_over[0][1]
+    here = machine(H100, tensorrt=library("tensorrt"), onnxruntime=ORT_CPU)
+    passed_over = dict(select(machine=here).passed_over)
+    assert "cuda-python is missing" in passed_over["tensorrt (cuda)"]
 
 
 def test_auto_names_a_cpu_build_of_onnxruntime() -> None:
     chosen = select(machine=machine(H100, onnxruntime=ORT_CPU))
     assert chosen.device == "cpu"
-    assert "without its CUDA provider" in chosen.passed_over[1][1]
+    assert "without its CUDA provider" in dict(chosen.passed_over)["onnxruntime (cuda)"]
 
 
 def test_auto_never_takes_pytorch() -> None:
@@ -126,6 +132,25 @@ def test_a_cpu_build_of_pytorch_is_named() -> None:
     with pytest.raises(RuntimeUnavailableError, match="sees no GPU") as caught:
         select("pytorch_fp16", machine=machine(H100, torch=torch(False)))
     assert "pytorch.org" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("asked", "sees_gpu", "label", "device"),
+    [
+        (("pytorch", "auto", "auto"), True, "pytorch_fp16", "cuda:0"),
+        (("pytorch", "auto", "fp32"), True, "pytorch_fp32", "cpu"),
+        (("pytorch", "cpu", "auto"), True, "pytorch_fp32", "cpu"),
+        (("pytorch", "auto", "auto"), False, "pytorch_fp32", "cpu"),
+        (("pytorch_fp16", "auto", "auto"), True, "pytorch_fp16", "cuda:0"),
+        (("pytorch_fp32", "auto", "auto"), True, "pytorch_fp32", "cpu"),
+    ],
+)
+def test_pytorch_runs_under_the_label_of_its_precision(
+    asked: tuple[str, str, str], sees_gpu: bool, label: str, device: str
+) -> None:
+    chosen = select(*asked, machine=machine(H100, torch=torch(sees_gpu)))
+    assert (chosen.runtime, chosen.device) == (label, device)
+    assert chosen.precision == label[-4:]
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,10 @@ from gps_denied_inference.errors import (
     UnsupportedDeviceError,
 )
 from gps_denied_inference.models import zoo
-from gps_denied_inference.runtimes.availability import find_tensorrt
 from gps_denied_inference.runtimes.contract import BuildConfig, EngineCacheEntry
 from gps_denied_inference.runtimes.gpus import Gpu, GpuSurvey, survey
 from gps_denied_inference.runtimes.tensorrt.cuda_memory import CudaError
+from gps_denied_inference.runtimes.tensorrt.probe import find_tensorrt
 from gps_denied_inference.runtimes.tensorrt.runtime import TensorrtRuntime
 
 NO_GPU = GpuSurvey(reason="there is no GPU in this test")
