@@ -7,7 +7,9 @@ by the PyTorch runtime and the exporter; ``gdi models fetch`` brings them.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib.metadata
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,8 @@ from gps_denied_inference.errors import (
 )
 from gps_denied_inference.runtimes.contract import Model
 
+ENTRY_POINTS = "gps_denied_inference.architectures"
+"""Group of the functions, without arguments, that register other packages' networks and models."""
 GRAPH_FOLDER = Path(__file__).resolve().parent / "data"
 """Where the shipped graphs lie."""
 
@@ -61,7 +65,8 @@ class ZooEntry:
         licence: SPDX expression of the weights.
         origin: paper and project that the weights come from.
         weights: published checkpoint, None for a model without weights.
-        graph: file name of the shipped graph, None where none ships.
+        graph: file name of the shipped graph, or the path of one that another package ships; None
+            where none ships.
         graph_sha256: hex, of the shipped graph.
         precisions: what it runs in; ``auto`` chooses among these.
         trained_for: extractors whose descriptors a matcher was trained for; empty: any.
@@ -95,6 +100,7 @@ def register_model(entry: ZooEntry) -> None:
 
 def names() -> tuple[str, ...]:
     """Return the name of every model, in the order they were registered."""
+    _load_installed()
     return tuple(_ENTRIES)
 
 
@@ -103,10 +109,26 @@ def get(name: str) -> ZooEntry:
 
     Raises:
         UnknownNameError: no such model.
+        ModelNotFoundError: no such model, and a package that may bring it is broken.
     """
+    broken = _load_installed()
+    if name not in _ENTRIES and broken:
+        raise ModelNotFoundError(f"no model '{name}': " + "; ".join(broken))
     if name not in _ENTRIES:
         raise UnknownNameError("model", name, _ENTRIES)
     return _ENTRIES[name]
+
+
+@functools.cache
+def _load_installed() -> tuple[str, ...]:
+    """Let other packages register their models, once; return why some could not."""
+    broken = []
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            point.load()()
+        except Exception as error:  # noqa: BLE001 - a stranger's module may raise anything
+            broken.append(f"entry point {point.value} registers nothing ({error})")
+    return tuple(broken)
 
 
 def weights_folder() -> Path:

@@ -1,0 +1,1 @@
+"""A runtime and a network from outside gps_denied_inference."""
