@@ -6,6 +6,7 @@ The node and offline replay run the same session, so they give the same answers.
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import threadpoolctl
 
 from gps_denied_inference.engines.cache import EngineCache
 from gps_denied_inference.engines.gate import EngineGate
@@ -97,6 +99,7 @@ class InferenceSession:
         self._reference_tag: Any = None
         self._use_reduced = False
         self._undetected = 0
+        self._numpy_threads: threadpoolctl.threadpool_limits | None = None
 
     def open(self, progress: Progress | None = None) -> None:
         """Choose the runtime, gate or build the engines, load and warm up.
@@ -107,10 +110,20 @@ class InferenceSession:
             GpsDeniedInferenceError: what could not be had.
         """
         try:
+            self._leave_cores_to_the_runtime()
             self._open(progress or (lambda share, what: None))
         except BaseException:
             self.close()
             raise
+
+    def _leave_cores_to_the_runtime(self) -> None:
+        """Keep numpy's products to one thread while the session is open.
+
+        Its idle threads spin on the cores that the forward pass needs. What the user's environment
+        says stays.
+        """
+        if not os.environ.get("OPENBLAS_NUM_THREADS") and self._numpy_threads is None:
+            self._numpy_threads = threadpoolctl.threadpool_limits(1, user_api="blas")
 
     def _open(self, progress: Progress) -> None:
         settings = self.settings
@@ -373,6 +386,9 @@ class InferenceSession:
         if runtime is not None:
             for handle in reversed(handles):
                 runtime.release_engine(handle)
+        threads, self._numpy_threads = self._numpy_threads, None
+        if threads is not None:
+            threads.restore_original_limits()
 
 
 def settings_with(settings: Settings, **changes: Any) -> Settings:

@@ -25,7 +25,10 @@ HELP = (
     "XFeat on each runtime and times it. Exit code 1 where no runtime works."
 )
 
-BASE = ("numpy", "opencv", "onnx", "filelock", "platformdirs", "cryptography", "rich", "tqdm")
+BASE = (
+    "numpy", "opencv", "onnx", "filelock", "platformdirs", "threadpoolctl", "cryptography", "rich",
+    "tqdm",
+)  # fmt: skip
 """What the package cannot do without."""
 
 _DISTRIBUTIONS: dict[str, tuple[str, ...]] = {

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 from gps_denied_inference.errors import GpsDeniedInferenceError
-from gps_denied_inference.threads import leave_cores_to_the_runtime
 
 PROGRAM = "gdi"
 
@@ -76,7 +75,6 @@ def build_parser(chosen: str | None) -> tuple[argparse.ArgumentParser, Command |
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; usage errors exit with 2 as argparse does."""
-    leave_cores_to_the_runtime()
     arguments = list(sys.argv[1:] if argv is None else argv)
     show_traceback = "--traceback" in arguments
     try:

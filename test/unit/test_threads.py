@@ -1,7 +1,8 @@
-"""numpy's threads stay out of the runtime's way."""
+"""numpy's threads stay out of the runtime's way wherever a session is open, scripts included."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,34 +11,47 @@ from pathlib import Path
 import pytest
 
 PROBE = """
-import os
-from gps_denied_inference.threads import leave_cores_to_the_runtime
-if {call}:
-    leave_cores_to_the_runtime()
-import numpy
-a = numpy.ones((500, 500), numpy.float32)
-a @ a
-print(len(os.listdir("/proc/self/task")))
+import json, sys
+import numpy, threadpoolctl
+from gps_denied_inference.session import InferenceSession
+from gps_denied_inference.settings import Settings
+
+def threads():
+    return [row["num_threads"] for row in threadpoolctl.threadpool_info()
+            if row["user_api"] == "blas"]
+
+small = dict(image_width=64, image_height=64, max_keypoints=10, engine_cache_directory=sys.argv[1])
+sessions = [InferenceSession(Settings(runtime="fake", **small)) for _ in range(2)]
+seen = [threads()]
+for step in (sessions[0].open, sessions[0].close, sessions[0].open, sessions[0].close):
+    step()
+    seen.append(threads())
+print(json.dumps(seen))
 """
 
 
-def threads(call: bool, **environment: str) -> int:
+def blas_threads(folder: Path, **environment: str) -> list[list[int]]:
+    """Return the threads of numpy before, while and after a session is open, twice."""
     env = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
     done = subprocess.run(
-        [sys.executable, "-c", PROBE.format(call=call)],
+        [sys.executable, "-c", PROBE, str(folder)],
         capture_output=True,
         text=True,
         check=True,
         env=env | {"PYTHONPATH": str(Path(__file__).parents[2])} | environment,
     )
-    return int(done.stdout)
+    found: list[list[int]] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
-@pytest.mark.skipif(
-    not Path("/proc/self/task").exists() or (os.cpu_count() or 1) < 2,
-    reason="counts threads in Linux's /proc, on two cores or more",
-)
-def test_openblas_starts_no_threads_unless_the_user_says_so() -> None:
-    assert threads(call=False) > 1
-    assert threads(call=True) == 1
-    assert threads(call=True, OPENBLAS_NUM_THREADS="2") == 2
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="on one core there is one thread anyway")
+def test_numpy_has_one_thread_while_a_session_is_open(tmp_path: Path) -> None:
+    before, during, after, again, last = blas_threads(tmp_path)
+    assert before, "numpy without a BLAS that threadpoolctl knows"
+    assert min(before) > 1
+    assert set(during) == set(again) == {1}
+    assert after == last == before
+
+
+def test_what_the_user_asked_for_stays(tmp_path: Path) -> None:
+    assert {n for row in blas_threads(tmp_path, OPENBLAS_NUM_THREADS="2") for n in row} == {2}

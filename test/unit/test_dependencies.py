@@ -1,0 +1,47 @@
+"""pyproject.toml names what a flight needs, and every other list agrees."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from gps_denied_inference.cli import doctor
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOL = ROOT / "tools" / "requirements.py"
+
+
+def requirements(*extras: str) -> set[str]:
+    """Return the names of the packages, normalised."""
+    command = [sys.executable, str(TOOL), *extras]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return {re.split(r"[^\w.-]", line)[0].lower().replace("_", "-") for line in lines}
+
+
+def test_doctor_looks_for_what_a_flight_needs() -> None:
+    named = requirements() - {"onnxruntime", "rosbags", "matplotlib"}  # not needed by every flight
+    assert {name.replace("opencv-python-headless", "opencv") for name in named} == set(doctor.BASE)
+
+
+@pytest.mark.parametrize("name", sorted(requirements()))
+def test_the_ros_package_or_its_readme_names_it_too(name: str) -> None:
+    package = ET.parse(ROOT / "package.xml").getroot()
+    depends = {element.text or "" for element in package.iter("exec_depend")}
+    key = "python3-" + name.replace("opencv-python-headless", "opencv")
+    if depends & {key, f"{key}-pip"}:
+        return
+    # What rosdep does not know is installed by pip, wherever a ROS installation is set up.
+    for page in ("README.md", "docker/Dockerfile.x86", ".github/workflows/build.yml"):
+        lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+        assert any("pip install" in line and name in line.split() for line in lines), page
+
+
+def test_an_extra_that_does_not_exist_is_refused() -> None:
+    done = subprocess.run([sys.executable, str(TOOL), "tests"], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "no extra 'tests'" in done.stderr
