@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import threadpoolctl
 
 from gps_denied_inference.engines.cache import EngineCache
 from gps_denied_inference.engines.gate import EngineGate
-from gps_denied_inference.errors import ConfigurationError, FrameError
+from gps_denied_inference.errors import ConfigurationError, FrameError, StorageError
+from gps_denied_inference.images.files import read_image
 from gps_denied_inference.models import zoo
 from gps_denied_inference.pipeline.extractor import Extractor
 from gps_denied_inference.pipeline.features import Features
@@ -221,17 +221,16 @@ class InferenceSession:
         return EngineMatcher(self._runtime, handle)
 
     def _read_reference(self, file: str) -> npt.NDArray[np.uint8]:
-        mono = self.settings.color == "mono"
-        flag = cv2.IMREAD_GRAYSCALE if mono else cv2.IMREAD_COLOR
-        image = cv2.imread(str(Path(file).expanduser()), flag)
-        if image is None:
-            raise ConfigurationError(
-                f"reference_file '{file}' cannot be read as an image: give an existing file of a "
-                "format that OpenCV reads"
+        settings = self.settings
+        try:
+            return read_image(
+                Path(file).expanduser(),
+                settings.color,  # type: ignore[arg-type]
+                settings.mono16_scaling,  # type: ignore[arg-type]
+                settings.max_image_pixels,
             )
-        if not mono:
-            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        return np.asarray(image, dtype=np.uint8)
+        except (FrameError, StorageError, RuntimeError) as error:  # RuntimeError: ~ of no user
+            raise ConfigurationError(f"reference_file '{file}' is refused: {error}") from error
 
     @property
     def is_open(self) -> bool:

@@ -146,6 +146,14 @@ class Settings:
         "frame), 'minmax' or 'full' (the whole range).",
         choices=("percentile", "minmax", "full"),
     )
+    max_image_pixels: int = setting(
+        25_000_000,
+        "Frames, reference images and image files of more pixels (width x height) are refused "
+        "before they are decoded.",
+        unit="px",
+        minimum=1024,
+        maximum=1_000_000_000,
+    )
     engine_policy: str = setting(
         "build_if_needed",
         "'load_only' never builds (flight); 'build_if_needed' builds an engine that is missing.",

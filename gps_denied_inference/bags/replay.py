@@ -133,7 +133,9 @@ class _Replay:
             taken = time.perf_counter()
             try:
                 pixels = image.decode(
-                    self._settings.color, depth_scaling=self._settings.mono16_scaling
+                    self._settings.color,
+                    depth_scaling=self._settings.mono16_scaling,
+                    max_pixels=self._settings.max_image_pixels,
                 )
                 converted = time.perf_counter()
                 header = self._make.header(image.message.header)

@@ -26,8 +26,8 @@ HELP = (
 )
 
 BASE = (
-    "numpy", "opencv", "onnx", "filelock", "platformdirs", "threadpoolctl", "cryptography", "rich",
-    "tqdm",
+    "numpy", "opencv", "onnx", "filelock", "platformdirs", "threadpoolctl", "simplejpeg",
+    "cryptography", "rich", "tqdm",
 )  # fmt: skip
 """What the package cannot do without."""
 

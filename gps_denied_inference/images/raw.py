@@ -5,13 +5,14 @@ do not add up raise :class:`FrameError`, whose ``reason`` is one word for the no
 
 ======================  ==========================================================================
 ``zero_size``           width or height is 0
-``too_large``           100 megapixels or more
+``too_large``           more pixels than ``max_image_pixels``, or a JPEG of too many scans
 ``wrong_step``          ``step`` is shorter than a row, or is no whole number of samples
 ``odd_size``            chroma-subsampled or Bayer image whose size does not fit its pattern
 ``short_data``          fewer bytes than ``step * height`` (NV12/NV21: ``* 3 / 2``)
 ``extra_data``          more bytes than that
 ``unknown_encoding``    neither known here nor to cv_bridge, or cv_bridge is not installed
-``corrupt``             compressed data that does not decode, or is truncated
+``corrupt``             compressed data that is damaged, truncated or does not decode; a raw image
+                        whose data is an image file
 ======================  ==========================================================================
 
 Choices that a caller should know:
@@ -26,7 +27,7 @@ Choices that a caller should know:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, Protocol
 
 import cv2
@@ -39,8 +40,8 @@ Color = Literal["mono", "rgb"]
 DepthScaling = Literal["percentile", "minmax", "full"]
 ByteArray = npt.NDArray[np.uint8]
 
-MAX_PIXELS = 100_000_000
-"""Images of this many pixels and more are refused, whatever they claim to be."""
+MAX_PIXELS = 25_000_000
+"""px, most that an image may have unless its caller says otherwise: a 24-megapixel camera's."""
 
 DEPTH_SCALINGS = ("percentile", "minmax", "full")
 """How 16 bits become 8: between the 1st and 99th percentile of the frame (hot spots do not crush
@@ -48,6 +49,9 @@ the rest: the default, meant for thermal cameras), between its least and greates
 whole range 0..65535 (constant brightness between frames)."""
 
 PERCENTILES = (1.0, 99.0)
+_BLOCK_SAMPLES = 1 << 20
+_FILE_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+_SIGNATURE = 8  # bytes, of the longest
 
 
 class ImageMessage(Protocol):
@@ -138,9 +142,9 @@ def check_pixel_count(width: int, height: int, max_pixels: int = MAX_PIXELS) -> 
     """
     if width <= 0 or height <= 0:
         raise FrameError(f"image of {width} x {height} px has no pixels", "zero_size")
-    if width * height >= max_pixels:
+    if width * height > max_pixels:
         raise FrameError(
-            f"image of {width} x {height} px is refused: {max_pixels} pixels are the limit",
+            f"image of {width} x {height} px is refused: max_image_pixels is {max_pixels}",
             "too_large",
         )
 
@@ -240,12 +244,25 @@ def scale_to_8_bit(samples: npt.NDArray[np.uint16], rule: DepthScaling) -> ByteA
         table[low : high + 1] = cv2.normalize(
             ramp, np.empty(0), 0, 255, cv2.NORM_MINMAX, cv2.CV_8U
         ).ravel()
-    return table[native]
+    scaled = np.empty(native.shape, np.uint8)
+    for rows in _blocks(native):
+        scaled[rows] = table[native[rows]]
+    return scaled
+
+
+def _blocks(samples: npt.NDArray[Any]) -> Iterator[slice]:
+    """Yield slices of rows: numpy's indices take 8 bytes a sample, too many for a whole image."""
+    step = max(1, _BLOCK_SAMPLES // max(1, samples[:1].size))
+    for start in range(0, len(samples), step):
+        yield slice(start, start + step)
 
 
 def _percentiles(samples: npt.NDArray[np.uint16]) -> tuple[int, int]:
     """Return the least values that PERCENTILES of all samples do not exceed."""
-    cumulative = np.cumsum(np.bincount(samples.ravel(), minlength=65536))
+    counts = np.zeros(65536, np.int64)
+    for rows in _blocks(samples):
+        counts += np.bincount(samples[rows].ravel(), minlength=65536)
+    cumulative = np.cumsum(counts)
     low, high = (
         int(np.searchsorted(cumulative, np.ceil(share / 100.0 * samples.size)))
         for share in PERCENTILES
@@ -297,6 +314,8 @@ def _bytes(data: Any, expected: int, encoding: str) -> memoryview:
         flat = memoryview(data).cast("B")
     except TypeError as error:
         raise FrameError(f"image data of type {type(data).__name__} is no buffer") from error
+    if bytes(flat[:_SIGNATURE]).startswith(_FILE_SIGNATURES):
+        _refuse_image_file(flat, encoding)
     if len(flat) != expected:
         short = len(flat) < expected
         raise FrameError(
@@ -304,6 +323,24 @@ def _bytes(data: Any, expected: int, encoding: str) -> memoryview:
             "short_data" if short else "extra_data",
         )
     return flat
+
+
+def _refuse_image_file(data: memoryview, encoding: str) -> None:
+    """Refuse a JPEG or PNG that travels as raw samples, whatever fills it up behind its end.
+
+    Bytes that merely begin like one, as any pixels may, do not hold a whole file.
+    """
+    from gps_denied_inference.images.headers import read_header
+
+    try:
+        kind = read_header(data, data.nbytes << 16).kind
+    except FrameError:
+        return
+    raise FrameError(
+        f"data of the {encoding} image is a {kind} file: publish it as sensor_msgs/CompressedImage "
+        "and set image_transport to 'compressed'",
+        "corrupt",
+    )
 
 
 def _through_cv_bridge(message: ImageMessage, color: Color) -> ByteArray:

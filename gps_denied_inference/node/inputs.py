@@ -120,10 +120,14 @@ class FrameInputs:
         Raises:
             FrameError: with the reason that is counted.
         """
-        color, scaling = self._settings.color, self._settings.mono16_scaling
-        if isinstance(message, CompressedImage):
-            return compressed_to_array(message, color, scaling)  # type: ignore[arg-type]
-        return image_to_array(message, color, scaling)  # type: ignore[arg-type]
+        convert = compressed_to_array if isinstance(message, CompressedImage) else image_to_array
+        settings = self._settings
+        return convert(
+            message,
+            settings.color,  # type: ignore[arg-type]
+            settings.mono16_scaling,  # type: ignore[arg-type]
+            settings.max_image_pixels,
+        )
 
     def _calibrate(self, message: CameraInfo) -> None:
         calibration = (

@@ -39,7 +39,10 @@ ROS = [
     "builtin_interfaces",
     "gps_denied_inference.msg",
 ]
-HEAVY = ["numpy", "cv2", "onnx", "matplotlib", "rosbags", "rich", "tqdm", "cryptography"]
+HEAVY = [
+    *("numpy", "cv2", "simplejpeg", "onnx", "matplotlib", "rosbags", "rich", "tqdm"),
+    "cryptography",
+]
 
 REGISTRIES = [
     "gps_denied_inference",

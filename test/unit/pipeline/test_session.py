@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cv2
+import hostile_images
 import numpy as np
 import pytest
 
@@ -13,6 +14,8 @@ from gps_denied_inference.errors import (
     GpsDeniedInferenceError,
     ModelNotFoundError,
 )
+from gps_denied_inference.images.compressed import decode_image
+from gps_denied_inference.images.raw import scale_to_8_bit
 from gps_denied_inference.session import InferenceSession
 from gps_denied_inference.settings import Settings
 
@@ -230,3 +233,43 @@ def test_a_failed_open_takes_nothing_and_may_be_retried(cache, changes, error):
         assert not session.is_open
     with pytest.raises(GpsDeniedInferenceError):
         _ = session.readback
+
+
+def test_a_reference_file_is_read_as_frames_are(open_session, tmp_path):
+    """A thermal map keeps its contrast, and a turned photograph its raster."""
+    thermal = scene().astype(np.uint16) * 3 + 7000
+    turned = hostile_images.turned(hostile_images.encode(".jpg", scene()))
+    files = {
+        "map.tiff": (hostile_images.encode(".tiff", thermal), scale_to_8_bit(thermal, "minmax")),
+        "map.jpg": (turned, decode_image(turned)),
+    }
+    for name, (data, frame) in files.items():
+        (tmp_path / name).write_bytes(data)
+        reference = str(tmp_path / name)
+        session = open_session(task="match", mono16_scaling="minmax", reference_file=reference)
+        result = session.process(frame, 0, None)
+        assert result.reference_features.count > 100
+        np.testing.assert_array_equal(
+            result.reference_features.keypoints, result.features.keypoints
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("map.png", hostile_images.png(6000, 5000), "map.png: .*6000 x 5000 px"),
+        ("map.jpg", hostile_images.encode(".jpg", np.zeros((40, 40), np.uint8))[:-9], "truncated"),
+        ("map.txt", b"no image", "known are JPEG"),
+    ],
+)
+def test_a_reference_file_that_cannot_be_used_is_one_line(cache, tmp_path, name, data, words):
+    (tmp_path / name).write_bytes(data)
+    session = InferenceSession(settings(cache, task="match", reference_file=str(tmp_path / name)))
+    with pytest.raises(ConfigurationError, match=f"reference_file '.*' is refused: .*{words}"):
+        session.open()
+
+
+def test_a_home_folder_of_nobody_is_one_line(cache):
+    session = InferenceSession(settings(cache, task="match", reference_file="~nosuchuser/map.png"))
+    with pytest.raises(ConfigurationError, match="reference_file '~nosuchuser/map.png'"):
+        session.open()

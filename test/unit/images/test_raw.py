@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import array
+import tracemalloc
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from hostile_images import encode
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gps_denied_inference.errors import FrameError
-from gps_denied_inference.images import raw as conversions
+from gps_denied_inference.images import raw
 from gps_denied_inference.images.raw import image_to_array, scale_to_8_bit, view
 
 H, W = 30, 44
@@ -177,7 +179,7 @@ def to_8(samples, rule):
     return scaled[:-2].reshape(samples.shape)
 
 
-@pytest.mark.parametrize("rule", conversions.DEPTH_SCALINGS)
+@pytest.mark.parametrize("rule", raw.DEPTH_SCALINGS)
 @pytest.mark.parametrize("big_endian", [False, True])
 @pytest.mark.parametrize("encoding", ["mono16", "16UC1"])
 def test_sixteen_bit_mono(encoding, big_endian, rule):
@@ -281,11 +283,41 @@ MALFORMED = [
 
 @pytest.mark.parametrize(("reason", "sent"), MALFORMED)
 def test_malformed_frames_are_refused_with_a_reason(reason, sent, monkeypatch):
-    monkeypatch.setattr(conversions, "_cv_bridge", lambda: None)
+    monkeypatch.setattr(raw, "_cv_bridge", lambda: None)
     for color in ("mono", "rgb"):
         with pytest.raises(FrameError) as refusal:
             image_to_array(sent, color)
         assert refusal.value.reason == reason
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png"])
+def test_an_image_file_in_raw_samples_is_no_noise(extension):
+    """Some drivers leave the camera's JPEG in an Image message, filled up to the expected size."""
+    file = encode(extension, RGB)
+    padded = np.zeros((64, 400, 3), np.uint8)
+    padded.reshape(-1)[: len(file)] = np.frombuffer(file, np.uint8)
+    for sent in (message("rgb8", padded), message("rgb8", padded, data=file)):
+        with pytest.raises(FrameError, match=r"is a (JPEG|PNG) file: publish it as") as refusal:
+            image_to_array(sent)
+        assert refusal.value.reason == "corrupt"
+
+
+def test_pixels_that_begin_like_a_jpeg_are_pixels():
+    image = RGB.copy()
+    image[0, 0] = (0xFF, 0xD8, 0xFF)
+    np.testing.assert_array_equal(image_to_array(message("rgb8", image), "rgb"), image)
+
+
+def test_sixteen_bits_take_no_more_memory_than_their_pixels():
+    """Beside the 8-bit result, a block of rows at a time: numpy's indices are 8 bytes each."""
+    thermal = np.arange(4_000_000, dtype=np.uint32).astype(np.uint16).reshape(2000, 2000)
+    expected = to_8(thermal, "percentile")
+    tracemalloc.start()
+    got = scale_to_8_bit(thermal, "percentile")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(got, expected)
+    assert peak < 6 * thermal.size
 
 
 def test_unknown_encodings_go_to_cv_bridge_where_it_is(monkeypatch):
@@ -297,7 +329,7 @@ def test_unknown_encodings_go_to_cv_bridge_where_it_is(monkeypatch):
             raise RuntimeError("no such conversion")
         return GRAY
 
-    monkeypatch.setattr(conversions, "_cv_bridge", lambda: convert)
+    monkeypatch.setattr(raw, "_cv_bridge", lambda: convert)
     np.testing.assert_array_equal(image_to_array(message("nv24", GRAY), "mono"), GRAY)
     assert asked == [("nv24", "mono8")]
     with pytest.raises(FrameError, match="no such conversion") as refusal:
@@ -341,7 +373,7 @@ def test_parity_with_cv_bridge(encoding, pixels):
 
 
 @given(
-    encoding=st.sampled_from([*conversions.known_encodings(), "nonsense"]),
+    encoding=st.sampled_from([*raw.known_encodings(), "nonsense"]),
     width=st.integers(0, 40),
     height=st.integers(0, 40),
     step=st.integers(0, 400),
