@@ -22,7 +22,8 @@
     │   ├── ReadbackMismatchError       what runs is not what was asked for
     │   └── InvalidHandleError          foreign or released handle
     ├── InferenceError                  a forward pass failed
-    │   └── InputMismatchError          wrong tensor name, shape or dtype
+    │   ├── InputMismatchError          wrong tensor name, shape or dtype
+    │   └── InvalidOutputError          the engine's answer is not what its specification says
     ├── DeviceOutOfMemoryError          from load or from infer
     ├── FrameError                      an image message that cannot be used; carries a reason
     └── ThermalReadError                a thermal source gave no valid reading
@@ -145,6 +146,10 @@ class InferenceError(GpsDeniedInferenceError):
 
 class InputMismatchError(InferenceError):
     """A tensor's name, shape or dtype is not the engine's."""
+
+
+class InvalidOutputError(InferenceError):
+    """An engine answered with what its specification excludes; nothing of it may be used."""
 
 
 class DeviceOutOfMemoryError(GpsDeniedInferenceError):

@@ -20,7 +20,12 @@ from gps_denied_inference.bags.messages import (
     typestore,
 )
 from gps_denied_inference.bags.reader import Bag
-from gps_denied_inference.errors import ConfigurationError, FrameError, StorageError
+from gps_denied_inference.errors import (
+    ConfigurationError,
+    FrameError,
+    InvalidOutputError,
+    StorageError,
+)
 from gps_denied_inference.runtimes.contract import Progress, Readback
 from gps_denied_inference.session import FrameResult, InferenceSession
 from gps_denied_inference.settings import Settings
@@ -142,6 +147,9 @@ class _Replay:
                 result = self._session.process(pixels, image.stamp_ns, header)
             except FrameError as error:
                 done.drops[error.reason] += 1
+                continue
+            except InvalidOutputError:
+                done.drops["invalid_output"] += 1
                 continue
             finally:
                 on_frame(done.frames)

@@ -15,6 +15,7 @@ from gps_denied_inference.errors import (
     DeviceOutOfMemoryError,
     FrameError,
     GpsDeniedInferenceError,
+    InvalidOutputError,
 )
 from gps_denied_inference.node.engine_thread import EngineThread
 from gps_denied_inference.pipeline.accounting import LOST, SUPERSEDED, FrameAccounting
@@ -140,6 +141,8 @@ class FrameWorker:
                 self._drop(error.reason, str(error))
             except DeviceOutOfMemoryError as error:
                 self._drop("out_of_memory", str(error))
+            except InvalidOutputError as error:
+                self._drop("invalid_output", str(error))
             except GpsDeniedInferenceError as error:
                 self._drop("inference_error", str(error))
             except Exception as error:  # noqa: BLE001 - the node must outlive any one frame

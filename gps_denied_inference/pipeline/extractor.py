@@ -12,6 +12,7 @@ import numpy.typing as npt
 from gps_denied_inference.errors import FrameError
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.runtimes.contract import EngineHandle, InferenceRuntime
+from gps_denied_inference.runtimes.outputs import OutputCheck
 
 
 class Extractor:
@@ -29,6 +30,7 @@ class Extractor:
         model = handle.entry.model
         self._model = model.name
         self._sha256 = model.weights_sha256 or model.graph_sha256
+        self._outputs = OutputCheck(handle)
         self.inference_time = 0.0
         """s, wall time of the newest forward pass."""
 
@@ -55,6 +57,7 @@ class Extractor:
 
         Raises:
             FrameError: the image's channels are not the engine's.
+            InvalidOutputError: the engine's answer is not what its specification says.
             InferenceError, DeviceOutOfMemoryError, InvalidHandleError: from the runtime.
         """
         self.check(image)
@@ -69,7 +72,7 @@ class Extractor:
         begin = time.perf_counter()
         outputs = self._runtime.infer(self._handle, {"image": tensor})
         self.inference_time = time.perf_counter() - begin
-        count = int(outputs["count"][0])
+        count = self._outputs.features(outputs)
         keypoints = outputs["keypoints"][:count]
         if (height, width) != (self.height, self.width):
             # cv2.resize aligns pixel edges: x of the small image lies at (x + 0.5) * s - 0.5.

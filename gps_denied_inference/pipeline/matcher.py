@@ -10,6 +10,7 @@ import numpy.typing as npt
 from gps_denied_inference.errors import InputMismatchError, InvalidParameterError
 from gps_denied_inference.pipeline.features import Features, FloatArray
 from gps_denied_inference.runtimes.contract import EngineHandle, InferenceRuntime
+from gps_denied_inference.runtimes.outputs import OutputCheck
 
 IndexArray = npt.NDArray[np.int32]
 
@@ -140,6 +141,7 @@ class EngineMatcher:
         self._handle = handle
         self.name = handle.entry.model.name
         self._shapes = {spec.name: spec.shape for spec in handle.inputs}
+        self._outputs = OutputCheck(handle)
 
     def match(self, query: Features, reference: Features) -> Matches:
         """Match two sets of features.
@@ -147,6 +149,7 @@ class EngineMatcher:
         Raises:
             InputMismatchError: descriptors from different networks, or of another length than the
                 engine takes.
+            InvalidOutputError: the engine's answer is not what its specification says.
             InferenceError, DeviceOutOfMemoryError, InvalidHandleError: from the runtime.
         """
         refuse_different_networks(query, reference)
@@ -155,10 +158,13 @@ class EngineMatcher:
         inputs = self._inputs(query, "0") | self._inputs(reference, "1")
         outputs = self._runtime.infer(self._handle, inputs)
         count0, count1 = int(inputs["count0"][0]), int(inputs["count1"][0])
-        partner = outputs["matches0"][:count0]
-        # Padding rows must never be matched; an engine that did so would name points that are not.
-        q = np.flatnonzero((partner >= 0) & (partner < count1))
-        return Matches.between(query, reference, q, partner[q], outputs["scores0"][q])
+        self._outputs.matches(outputs, count0, count1)
+        partner, scores = outputs["matches0"][:count0], outputs["scores0"]
+        q = np.flatnonzero(partner >= 0)
+        # Two rows may claim one partner where their values are equal: the better scored wins.
+        q = q[np.argsort(-scores[q], kind="stable")]
+        q = np.sort(q[np.unique(partner[q], return_index=True)[1]])
+        return Matches.between(query, reference, q, partner[q], np.clip(scores[q], 0.0, 1.0))
 
     def _inputs(self, features: Features, side: str) -> dict[str, npt.NDArray[np.generic]]:
         keypoints = np.zeros(self._shapes[f"keypoints{side}"], np.float32)

@@ -18,7 +18,11 @@ import numpy.typing as npt
 
 from gps_denied_inference.engines.cache import POLICIES, EngineCache, EngineRecipe
 from gps_denied_inference.engines.gate import EngineGate, RunningMachine
-from gps_denied_inference.errors import GpsDeniedInferenceError, InvalidParameterError
+from gps_denied_inference.errors import (
+    GpsDeniedInferenceError,
+    InvalidOutputError,
+    InvalidParameterError,
+)
 from gps_denied_inference.runtimes.checks import (
     check_handle,
     check_inputs,
@@ -138,6 +142,10 @@ class EngineRuntime:
             elapsed = time.perf_counter() - started
         if self._debug:
             _LOG.debug("%s %s: %.3f ms", self.label, handle.entry.model.name, elapsed * 1e3)
+        if len(results) != len(handle.outputs):
+            raise InvalidOutputError(
+                f"{handle!r} answered with {len(results)} tensors instead of {len(handle.outputs)}"
+            )
         return {spec.name: value for spec, value in zip(handle.outputs, results, strict=True)}
 
     def release_engine(self, handle: EngineHandle) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from broken_outputs import SPOILT_FEATURES, StandInBrokenRuntime
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from gps_denied_inference import session
 from gps_denied_inference.bags.messages import typestore
 from gps_denied_inference.bags.reader import Bag
 from gps_denied_inference.bags.replay import replay
@@ -175,3 +177,15 @@ def test_the_command_reports_and_puts_the_bag_beside_the_old_one(
     assert main(arguments) == 0
     assert (tmp_path / "flight_features" / "metadata.yaml").exists()
     assert "5 frames of /cam, 3 answered, 2 dropped" in capsys.readouterr().out
+
+
+def test_spoilt_answers_are_counted_as_the_node_does(bag, tmp_path, monkeypatch):
+    def stand_in(name, **options):
+        return StandInBrokenRuntime(**options)
+
+    monkeypatch.setattr(session, "create_runtime", stand_in)
+    spoil = staticmethod(SPOILT_FEATURES["nan_descriptor"])
+    monkeypatch.setattr(StandInBrokenRuntime, "spoil", spoil)
+    done = replay(Bag(bag), fake(tmp_path), tmp_path / "out")
+    assert done.drops["invalid_output"] == 3
+    assert (done.frames, done.answered) == (5, 0)
