@@ -1,6 +1,6 @@
 # make demo [SOURCE=folder, video or rosbag2]   real images through the real node; writes out/demo/
 # make test [ARGS="-k lifecycle"]               every test that this machine can run
-# make lint                                     ruff and mypy
+# make lint                                     ruff, mypy and the rules of imports
 # make docs                                     the documentation as pages, links checked; out/site/
 # make build                                    only set up and build
 # make clean                                    remove builds and results; make distclean: .venv too
@@ -38,6 +38,7 @@ lint:
 	@$(RUN) python -m ruff check .
 	@$(RUN) python -m ruff format --check .
 	@$(RUN) python -m mypy
+	@$(RUN) lint-imports --no-cache
 
 docs:
 	@tools/bootstrap docs

@@ -27,6 +27,7 @@ from pathlib import Path
 import filelock
 
 from gps_denied_inference.engines import reasons
+from gps_denied_inference.engines.entry import EngineCacheEntry
 from gps_denied_inference.engines.gate import EngineGate, GateDecision, RunningMachine
 from gps_denied_inference.engines.manifest import EngineManifest, engine_config, manifest_path
 from gps_denied_inference.engines.storage import (
@@ -42,13 +43,7 @@ from gps_denied_inference.errors import (
     InvalidParameterError,
     StorageError,
 )
-from gps_denied_inference.runtimes.contract import (
-    BuildConfig,
-    EngineCacheEntry,
-    Model,
-    Progress,
-    TensorSpec,
-)
+from gps_denied_inference.runtimes.specs import BuildConfig, Model, Progress, TensorSpec
 from gps_denied_inference.versions import installed_version
 
 _LOG = logging.getLogger(__name__)

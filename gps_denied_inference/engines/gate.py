@@ -21,8 +21,7 @@ from gps_denied_inference.engines.manifest import (
     manifest_path,
 )
 from gps_denied_inference.errors import EngineRejectedError, InvalidParameterError
-from gps_denied_inference.runtimes.checks import expected_tensors
-from gps_denied_inference.runtimes.contract import BuildConfig
+from gps_denied_inference.runtimes.specs import BuildConfig, expected_tensors
 
 
 @dataclass(frozen=True)

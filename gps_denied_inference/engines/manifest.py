@@ -18,7 +18,7 @@ from typing import Any
 
 from gps_denied_inference.engines import reasons
 from gps_denied_inference.errors import EngineRejectedError
-from gps_denied_inference.runtimes.contract import BuildConfig, TensorSpec
+from gps_denied_inference.runtimes.specs import BuildConfig, TensorSpec
 
 SCHEMA = 1
 TARGET_OPTION = "compute_capability"
@@ -60,7 +60,7 @@ class EngineManifest:
     """Description of one engine.
 
     Attributes:
-        model, architecture, kind, descriptor_dim: as in ``protocol.Model``.
+        model, architecture, kind, descriptor_dim: as in ``runtimes.specs.Model``.
         graph_sha256, weights_sha256: hex, what it was made from; empty = not used.
         artifact_size: bytes.
         artifact_sha256: hex, of the engine file.

@@ -13,7 +13,7 @@ from gps_denied_inference.errors import (
     ModelMismatchError,
     ModelNotFoundError,
 )
-from gps_denied_inference.runtimes.contract import Model
+from gps_denied_inference.runtimes.specs import Model
 
 
 def read_state_dict(model: Model) -> dict[str, torch.Tensor]:

@@ -19,7 +19,7 @@ import torch
 
 from gps_denied_inference.errors import StorageError
 from gps_denied_inference.models.registry import default_registry
-from gps_denied_inference.runtimes.contract import Model
+from gps_denied_inference.runtimes.specs import Model
 
 OPSET = 18
 

@@ -32,7 +32,7 @@ from gps_denied_inference.models.zoo import (
     sha256_of,
     weights_folder,
 )
-from gps_denied_inference.runtimes.contract import Progress
+from gps_denied_inference.runtimes.specs import Progress
 
 _NO_NETWORK = re.compile(
     r"NewConnectionError|Failed to establish|Temporary failure in name resolution|"

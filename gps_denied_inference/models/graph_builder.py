@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from gps_denied_inference.errors import ModelMismatchError
-from gps_denied_inference.runtimes.contract import TensorSpec
+from gps_denied_inference.runtimes.specs import TensorSpec
 
 OPSET = 18
 IR_VERSION = 9  # what onnxruntime 1.16 and TensorRT 10.0 already read

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-    from gps_denied_inference.runtimes.contract import BuildConfig, Model
+    from gps_denied_inference.runtimes.specs import BuildConfig, Model
 
 
 class ArchitectureFactory(Protocol):

@@ -17,7 +17,7 @@ from gps_denied_inference.errors import (
     StorageError,
 )
 from gps_denied_inference.models.registry import default_registry
-from gps_denied_inference.runtimes.contract import BuildConfig, Model, TensorSpec
+from gps_denied_inference.runtimes.specs import BuildConfig, Model, TensorSpec
 
 MAX_KEYPOINTS = 3840
 """What TensorRT's TopK takes."""

@@ -21,7 +21,7 @@ from gps_denied_inference.errors import (
     StorageError,
     UnknownNameError,
 )
-from gps_denied_inference.runtimes.contract import Model
+from gps_denied_inference.runtimes.specs import Model
 
 ENTRY_POINTS = "gps_denied_inference.architectures"
 """Group of the functions, without arguments, that register other packages' networks and models."""

@@ -16,7 +16,6 @@ from gps_denied_inference.errors import (
 from gps_denied_inference.runtimes.contract import (
     BuildConfig,
     EngineHandle,
-    Model,
     Tensors,
     TensorSpec,
 )
@@ -74,59 +73,6 @@ def check_config(config: BuildConfig) -> None:
     if not _whole(config.threads, 0, 1024):
         raise InvalidParameterError("threads", config.threads, "a whole number in 0..1024")
     parse_device(config.device)
-
-
-def expected_tensors(
-    kind: str, descriptor_dim: int, height: int, width: int, channels: int, max_keypoints: int
-) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]] | None:
-    """Return the inputs and outputs that ``runtimes.contract`` lays down for an engine.
-
-    Args:
-        kind: ``"extractor"`` or ``"matcher"``; for any other kind the answer is None.
-        descriptor_dim: D.
-        height, width: px.
-        channels: C.
-        max_keypoints: K.
-    """
-    k, d = max_keypoints, descriptor_dim
-    if kind == "extractor":
-        return (
-            (TensorSpec("image", (height, width, channels), "uint8"),),
-            (
-                TensorSpec("keypoints", (k, 2), "float32"),
-                TensorSpec("scores", (k,), "float32"),
-                TensorSpec("descriptors", (k, d), "float32"),
-                TensorSpec("count", (1,), "int32"),
-            ),
-        )
-    if kind == "matcher":
-        inputs: list[TensorSpec] = []
-        for side in "01":
-            inputs += [
-                TensorSpec(f"keypoints{side}", (k, 2), "float32"),
-                TensorSpec(f"descriptors{side}", (k, d), "float32"),
-                TensorSpec(f"count{side}", (1,), "int32"),
-                TensorSpec(f"size{side}", (2,), "float32"),
-            ]
-        return (
-            tuple(inputs),
-            (TensorSpec("matches0", (k,), "int32"), TensorSpec("scores0", (k,), "float32")),
-        )
-    return None
-
-
-def engine_tensors(
-    model: Model, config: BuildConfig
-) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]] | None:
-    """Return :func:`expected_tensors` of a model under a build configuration."""
-    return expected_tensors(
-        model.kind,
-        model.descriptor_dim,
-        config.height,
-        config.width,
-        config.channels,
-        config.max_keypoints,
-    )
 
 
 def check_handle(handle: EngineHandle, owner: object) -> Any:

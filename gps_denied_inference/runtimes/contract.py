@@ -19,106 +19,34 @@ int32 (K,), index into the second set or -1, and ``scores0`` float32 (K,), 0..1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import numpy as np
 import numpy.typing as npt
 
+from gps_denied_inference.engines.entry import EngineCacheEntry
+from gps_denied_inference.runtimes.specs import (
+    BuildConfig,
+    Model,
+    Progress,
+    Tensors,
+    TensorSpec,
+)
+
 if TYPE_CHECKING:
-    from gps_denied_inference.engines.manifest import EngineManifest
     from gps_denied_inference.thermal.state import ThermalState
 
-Tensors = Mapping[str, npt.NDArray[Any]]
-Progress = Callable[[float, str], None]
-"""Called with the share done (0..1) and one line that says what is being done."""
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Name, shape and numpy dtype name of one tensor."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-
-    def zeros(self) -> npt.NDArray[Any]:
-        """Return a zero tensor of this shape and dtype."""
-        return np.zeros(self.shape, dtype=self.dtype)
-
-
-@dataclass(frozen=True)
-class Model:
-    """A network with the local files it is made of (see ``models.zoo.resolve``).
-
-    Attributes:
-        name: name in the zoo, e.g. ``"xfeat"``.
-        architecture: name in the architecture registry.
-        kind: ``"extractor"`` or ``"matcher"``.
-        descriptor_dim: D, floats per descriptor.
-        graph: ONNX graph with symbolic sizes, or None where only weights exist.
-        graph_sha256: hex, of ``graph``.
-        weights: PyTorch checkpoint, or None where only the graph is on disk.
-        weights_sha256: hex, of ``weights`` (also known, from the zoo, where the file is absent).
-    """
-
-    name: str
-    architecture: str
-    kind: str
-    descriptor_dim: int
-    graph: Path | None = None
-    graph_sha256: str = ""
-    weights: Path | None = None
-    weights_sha256: str = ""
-
-
-@dataclass(frozen=True)
-class BuildConfig:
-    """What an engine is fixed to when it is prepared.
-
-    Attributes:
-        height, width: px, image size that the engine takes.
-        channels: 1 (mono) or 3 (RGB).
-        max_keypoints: K, 1..3840.
-        detection_threshold: keypoints whose heat is not above it are not reported.
-        precision: ``"fp32"`` or ``"fp16"``.
-        device: ``"cpu"``, ``"cuda"`` (= ``"cuda:0"``) or ``"cuda:N"``.
-        warmup_iterations: forward passes before the handle is given out.
-        threads: CPU threads of the runtime, 0 = the runtime's default.
-        cuda_graph: capture the forward pass into a CUDA graph (CUDA devices only).
-        options: further options by name, runtime-specific; part of the cache key.
-    """
-
-    height: int = 480
-    width: int = 640
-    channels: int = 1
-    max_keypoints: int = 1000
-    detection_threshold: float = 0.05
-    precision: str = "fp32"
-    device: str = "cpu"
-    warmup_iterations: int = 3
-    threads: int = 0
-    cuda_graph: bool = True
-    options: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class EngineCacheEntry:
-    """An engine on disk: the artefact and the manifest that describes it.
-
-    Attributes:
-        artifact: the file that is deserialised.
-        manifest: what it is and where it may run.
-        model: the network that it was made from.
-        config: what it was fixed to.
-    """
-
-    artifact: Path
-    manifest: EngineManifest
-    model: Model
-    config: BuildConfig
+__all__ = [
+    "BuildConfig",
+    "EngineCacheEntry",
+    "EngineHandle",
+    "InferenceRuntime",
+    "Model",
+    "Progress",
+    "Readback",
+    "TensorSpec",
+    "Tensors",
+]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 A runtime derives from :class:`EngineRuntime` and adds what only its library can do: where an engine
 runs, how it is built, how it is loaded, and what the library's exceptions mean. None of this is
-part of the contract, which is ``protocol.InferenceRuntime`` alone.
+part of the contract, which is ``contract.InferenceRuntime`` alone.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from gps_denied_inference.errors import (
     GpsDeniedInferenceError,
     InferenceError,
 )
-from gps_denied_inference.runtimes.checks import check_config, engine_tensors
+from gps_denied_inference.runtimes.checks import check_config
 from gps_denied_inference.runtimes.contract import (
     BuildConfig,
     EngineCacheEntry,
@@ -37,6 +37,7 @@ from gps_denied_inference.runtimes.contract import (
 )
 from gps_denied_inference.runtimes.engine_runtime import EngineRuntime, Specs
 from gps_denied_inference.runtimes.machine import Availability, Machine
+from gps_denied_inference.runtimes.specs import engine_tensors
 
 _VERSION = "1"
 _MATCH_COSINE = 0.8

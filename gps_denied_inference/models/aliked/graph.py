@@ -15,7 +15,7 @@ from gps_denied_inference.models.aliked.options import (
     check_config,
 )
 from gps_denied_inference.models.graph_builder import GraphBuilder
-from gps_denied_inference.runtimes.contract import BuildConfig, Model, TensorSpec
+from gps_denied_inference.runtimes.specs import BuildConfig, Model, TensorSpec
 
 
 def assemble(network: onnx.ModelProto, model: Model, config: BuildConfig) -> onnx.ModelProto:

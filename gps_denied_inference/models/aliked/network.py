@@ -23,7 +23,7 @@ from gps_denied_inference.models.aliked.options import (
 )
 from gps_denied_inference.models.checkpoint import load_state, read_state_dict
 from gps_denied_inference.models.export import NetworkExport
-from gps_denied_inference.runtimes.contract import BuildConfig, Model
+from gps_denied_inference.runtimes.specs import BuildConfig, Model
 
 
 def _span(x: torch.Tensor) -> torch.Tensor:

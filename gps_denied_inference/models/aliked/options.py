@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gps_denied_inference.errors import InvalidParameterError
-from gps_denied_inference.runtimes.contract import BuildConfig
+from gps_denied_inference.runtimes.specs import BuildConfig
 
 RADIUS = 2
 """px, of non-maximum suppression and of the neighbourhood that a keypoint is refined in."""

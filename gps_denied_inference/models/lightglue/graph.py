@@ -20,7 +20,7 @@ from gps_denied_inference.models.lightglue.options import (
     pruning,
     ratio,
 )
-from gps_denied_inference.runtimes.contract import BuildConfig, Model, TensorSpec
+from gps_denied_inference.runtimes.specs import BuildConfig, Model, TensorSpec
 
 _NETWORK_OUTPUTS = ("similarity", "matchability0", "matchability1")
 

@@ -12,7 +12,7 @@ from gps_denied_inference.models.lightglue.options import (
     min_cosine,
     ratio,
 )
-from gps_denied_inference.runtimes.contract import BuildConfig, Model
+from gps_denied_inference.runtimes.specs import BuildConfig, Model
 
 __all__ = ["MASKED", "match_threshold", "mutual_best", "valid_rows"]
 

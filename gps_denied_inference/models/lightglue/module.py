@@ -28,7 +28,7 @@ from gps_denied_inference.models.lightglue.network import (
 )
 from gps_denied_inference.models.lightglue.options import pruning
 from gps_denied_inference.models.lightglue.weights import folded
-from gps_denied_inference.runtimes.contract import BuildConfig, Model
+from gps_denied_inference.runtimes.specs import BuildConfig, Model
 
 LIGHTERGLUE = Shape(descriptor_dim=64, width=96, heads=1, layers=6, prunes=True)
 ALIKED_LIGHTGLUE = Shape(descriptor_dim=128, width=256, heads=4, layers=9)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from gps_denied_inference.errors import InvalidParameterError
-from gps_denied_inference.runtimes.contract import BuildConfig
+from gps_denied_inference.runtimes.specs import BuildConfig
 
 MASKED = -10000.0
 """Added to the logits of padding: nothing after a softmax, and still a float16."""

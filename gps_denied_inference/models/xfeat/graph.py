@@ -15,7 +15,7 @@ import onnx
 
 from gps_denied_inference.models.graph_builder import GraphBuilder
 from gps_denied_inference.models.sampling import bicubic_taps, bilinear_matrix
-from gps_denied_inference.runtimes.contract import BuildConfig, Model, TensorSpec
+from gps_denied_inference.runtimes.specs import BuildConfig, Model, TensorSpec
 
 _CELL = 8  # px of the image per cell of the feature map
 _MULTIPLE = 32  # px; the network halves the image five times

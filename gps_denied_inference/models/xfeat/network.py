@@ -13,7 +13,7 @@ from torch.nn import functional
 from gps_denied_inference.models.checkpoint import load_state, read_state_dict
 from gps_denied_inference.models.export import NetworkExport
 from gps_denied_inference.models.sampling import bicubic_taps, bilinear_matrix
-from gps_denied_inference.runtimes.contract import BuildConfig, Model
+from gps_denied_inference.runtimes.specs import BuildConfig, Model
 
 CELL = 8  # px of the image per cell of the feature map
 MULTIPLE = 32  # px; the network halves the image five times

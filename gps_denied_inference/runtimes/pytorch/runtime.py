@@ -34,7 +34,7 @@ from gps_denied_inference.errors import (
     ReadbackMismatchError,
     RuntimeUnavailableError,
 )
-from gps_denied_inference.runtimes.checks import check_config, engine_tensors, parse_device
+from gps_denied_inference.runtimes.checks import check_config, parse_device
 from gps_denied_inference.runtimes.contract import (
     BuildConfig,
     EngineCacheEntry,
@@ -44,6 +44,7 @@ from gps_denied_inference.runtimes.contract import (
     Readback,
 )
 from gps_denied_inference.runtimes.engine_runtime import EngineRuntime, Specs
+from gps_denied_inference.runtimes.specs import engine_tensors
 
 if TYPE_CHECKING:
     from gps_denied_inference.runtimes.pytorch.engine import TorchEngine

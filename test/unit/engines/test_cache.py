@@ -32,8 +32,8 @@ from gps_denied_inference.errors import (
     ModelIntegrityError,
     StorageError,
 )
-from gps_denied_inference.runtimes.checks import engine_tensors
 from gps_denied_inference.runtimes.contract import BuildConfig, Model, Progress
+from gps_denied_inference.runtimes.specs import engine_tensors
 
 MODEL = Model("xfeat", "xfeat", "extractor", 64, graph_sha256="a" * 64)
 CONFIG = BuildConfig(height=64, width=96, max_keypoints=50)

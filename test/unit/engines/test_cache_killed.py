@@ -14,8 +14,8 @@ from gps_denied_inference.engines import reasons
 from gps_denied_inference.engines.cache import RETIRED, STAGING, EngineCache, EngineRecipe
 from gps_denied_inference.engines.gate import EngineGate
 from gps_denied_inference.engines.maintenance import prune
-from gps_denied_inference.runtimes.checks import engine_tensors
 from gps_denied_inference.runtimes.contract import BuildConfig, Model, Progress
+from gps_denied_inference.runtimes.specs import engine_tensors
 
 MODEL = Model("xfeat", "xfeat", "extractor", 64)
 CONFIG = BuildConfig(height=64, width=96, max_keypoints=50)

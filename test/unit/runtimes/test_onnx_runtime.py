@@ -28,11 +28,11 @@ from gps_denied_inference.errors import (
     ReadbackMismatchError,
     RuntimeUnavailableError,
 )
-from gps_denied_inference.runtimes.checks import engine_tensors
 from gps_denied_inference.runtimes.contract import BuildConfig, EngineHandle, Model
 from gps_denied_inference.runtimes.onnx_runtime import session as ort_session
 from gps_denied_inference.runtimes.onnx_runtime.runtime import OrtRuntime, Specs
 from gps_denied_inference.runtimes.onnx_runtime.session import SessionSettings, map_error
+from gps_denied_inference.runtimes.specs import engine_tensors
 
 CONFIG = BuildConfig(height=32, width=64, max_keypoints=5, threads=1)
 DIM = 4

@@ -1,0 +1,136 @@
+"""What an engine is asked for and made of: tensors, networks, build configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Tensors = Mapping[str, npt.NDArray[Any]]
+Progress = Callable[[float, str], None]
+"""Called with the share done (0..1) and one line that says what is being done."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, shape and numpy dtype name of one tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    def zeros(self) -> npt.NDArray[Any]:
+        """Return a zero tensor of this shape and dtype."""
+        return np.zeros(self.shape, dtype=self.dtype)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with the local files it is made of (see ``models.zoo.resolve``).
+
+    Attributes:
+        name: name in the zoo, e.g. ``"xfeat"``.
+        architecture: name in the architecture registry.
+        kind: ``"extractor"`` or ``"matcher"``.
+        descriptor_dim: D, floats per descriptor.
+        graph: ONNX graph with symbolic sizes, or None where only weights exist.
+        graph_sha256: hex, of ``graph``.
+        weights: PyTorch checkpoint, or None where only the graph is on disk.
+        weights_sha256: hex, of ``weights`` (also known, from the zoo, where the file is absent).
+    """
+
+    name: str
+    architecture: str
+    kind: str
+    descriptor_dim: int
+    graph: Path | None = None
+    graph_sha256: str = ""
+    weights: Path | None = None
+    weights_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """What an engine is fixed to when it is prepared.
+
+    Attributes:
+        height, width: px, image size that the engine takes.
+        channels: 1 (mono) or 3 (RGB).
+        max_keypoints: K, 1..3840.
+        detection_threshold: keypoints whose heat is not above it are not reported.
+        precision: ``"fp32"`` or ``"fp16"``.
+        device: ``"cpu"``, ``"cuda"`` (= ``"cuda:0"``) or ``"cuda:N"``.
+        warmup_iterations: forward passes before the handle is given out.
+        threads: CPU threads of the runtime, 0 = the runtime's default.
+        cuda_graph: capture the forward pass into a CUDA graph (CUDA devices only).
+        options: further options by name, runtime-specific; part of the cache key.
+    """
+
+    height: int = 480
+    width: int = 640
+    channels: int = 1
+    max_keypoints: int = 1000
+    detection_threshold: float = 0.05
+    precision: str = "fp32"
+    device: str = "cpu"
+    warmup_iterations: int = 3
+    threads: int = 0
+    cuda_graph: bool = True
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+def expected_tensors(
+    kind: str, descriptor_dim: int, height: int, width: int, channels: int, max_keypoints: int
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]] | None:
+    """Return the inputs and outputs that ``runtimes.contract`` lays down for an engine.
+
+    Args:
+        kind: ``"extractor"`` or ``"matcher"``; for any other kind the answer is None.
+        descriptor_dim: D.
+        height, width: px.
+        channels: C.
+        max_keypoints: K.
+    """
+    k, d = max_keypoints, descriptor_dim
+    if kind == "extractor":
+        return (
+            (TensorSpec("image", (height, width, channels), "uint8"),),
+            (
+                TensorSpec("keypoints", (k, 2), "float32"),
+                TensorSpec("scores", (k,), "float32"),
+                TensorSpec("descriptors", (k, d), "float32"),
+                TensorSpec("count", (1,), "int32"),
+            ),
+        )
+    if kind == "matcher":
+        inputs: list[TensorSpec] = []
+        for side in "01":
+            inputs += [
+                TensorSpec(f"keypoints{side}", (k, 2), "float32"),
+                TensorSpec(f"descriptors{side}", (k, d), "float32"),
+                TensorSpec(f"count{side}", (1,), "int32"),
+                TensorSpec(f"size{side}", (2,), "float32"),
+            ]
+        return (
+            tuple(inputs),
+            (TensorSpec("matches0", (k,), "int32"), TensorSpec("scores0", (k,), "float32")),
+        )
+    return None
+
+
+def engine_tensors(
+    model: Model, config: BuildConfig
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]] | None:
+    """Return :func:`expected_tensors` of a model under a build configuration."""
+    return expected_tensors(
+        model.kind,
+        model.descriptor_dim,
+        config.height,
+        config.width,
+        config.channels,
+        config.max_keypoints,
+    )
