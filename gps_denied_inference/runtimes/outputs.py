@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gps_denied_inference.errors import InvalidOutputError
-from gps_denied_inference.runtimes.checks import engine_tensors
+from gps_denied_inference.runtimes.specs import engine_tensors
 from gps_denied_inference.runtimes.contract import EngineHandle, TensorSpec
 
 NORM_TOLERANCE = 0.05
