@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gps_denied_inference.errors import InvalidOutputError
-from gps_denied_inference.runtimes.specs import engine_tensors
 from gps_denied_inference.runtimes.contract import EngineHandle, TensorSpec
+from gps_denied_inference.runtimes.specs import engine_tensors
 
 NORM_TOLERANCE = 0.05
 """Farthest that a descriptor's squared length may lie above 1; half precision errs less."""
