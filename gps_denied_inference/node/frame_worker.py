@@ -18,6 +18,7 @@ from gps_denied_inference.errors import (
     InvalidOutputError,
 )
 from gps_denied_inference.node.engine_thread import EngineThread
+from gps_denied_inference.node.transitions import described, traced
 from gps_denied_inference.pipeline.accounting import LOST, SUPERSEDED, FrameAccounting
 from gps_denied_inference.pipeline.slot import NewestSlot
 from gps_denied_inference.session import FrameResult, InferenceSession
@@ -145,8 +146,11 @@ class FrameWorker:
                 self._drop("invalid_output", str(error))
             except GpsDeniedInferenceError as error:
                 self._drop("inference_error", str(error))
-            except Exception as error:  # noqa: BLE001 - the node must outlive any one frame
-                self._drop("internal_error", f"{type(error).__name__}: {error}")
+            except BaseException as error:  # noqa: BLE001 - the node must outlive any one frame
+                # SystemExit and KeyboardInterrupt too: raised in this thread they end nothing but
+                # the thread, and a node whose frames nobody answers would look alive.
+                self._drop("internal_error", described(error))
+                self._logger.debug(traced(error))
 
     def _answer(self, message: Any, received: float) -> None:
         reference, self._reference = self._reference, None

@@ -13,25 +13,18 @@ back what it had taken, says why in one line (log and ``~/status``) and may be r
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
-import traceback
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
-from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Header
 
 from gps_denied_inference.errors import ConfigurationError, GpsDeniedInferenceError
@@ -42,10 +35,9 @@ from gps_denied_inference.node.frame_worker import FrameWorker
 from gps_denied_inference.node.inputs import FrameInputs
 from gps_denied_inference.node.outputs import ResultPublishers
 from gps_denied_inference.node.parameters import NodeParameters
-from gps_denied_inference.node.spinning import NodeExecutor
 from gps_denied_inference.node.status import StatusPublisher
 from gps_denied_inference.node.thermal_publisher import ThermalStatePublisher
-from gps_denied_inference.node.transitions import FAILURE, SUCCESS, reported
+from gps_denied_inference.node.transitions import FAILURE, SUCCESS, described, reported, traced
 from gps_denied_inference.pipeline.accounting import FrameAccounting
 from gps_denied_inference.session import FrameResult, InferenceSession
 from gps_denied_inference.settings import Settings
@@ -85,6 +77,8 @@ class InferenceNode(LifecycleNodeMixin, Node):
         """Set when the process is asked to end: a running configure stops at its next step."""
         self.is_finalized = False
         """True once shut down: the process has nothing left to do."""
+        self.broken = ""
+        """Why the last transition broke, in one line, until the status says it."""
         self._engine_thread = EngineThread()
         self._session: InferenceSession | None = None
         self._worker: FrameWorker | None = None
@@ -141,10 +135,13 @@ class InferenceNode(LifecycleNodeMixin, Node):
         self._change_status(InferenceStatus.STATE_CONFIGURING, "checking parameters", 0.0)
         try:
             self._configure()
-        except GpsDeniedInferenceError as error:
+        except BaseException as error:  # noqa: BLE001 - a library may raise anything
             self._release()
-            self.get_logger().error(f"configure failed: {error}")
-            self._change_status(InferenceStatus.STATE_UNCONFIGURED, f"configure failed: {error}")
+            failure = f"configure failed: {described(error)}"
+            self.get_logger().error(failure)
+            if not isinstance(error, GpsDeniedInferenceError):
+                self.get_logger().debug(traced(error))
+            self._change_status(InferenceStatus.STATE_UNCONFIGURED, failure)
             return FAILURE
         self._change_status(InferenceStatus.STATE_INACTIVE, "")
         return super().on_configure(state)
@@ -240,13 +237,16 @@ class InferenceNode(LifecycleNodeMixin, Node):
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give everything back; the node can be configured again."""
+        cause, self.broken = self.broken, ""
         try:
             self._release()
-        except Exception:  # noqa: BLE001 - nothing comes after on_error
-            self.get_logger().fatal(f"error processing broke:\n{traceback.format_exc()}")
+        except BaseException as error:  # noqa: BLE001 - nothing comes after on_error
+            self.get_logger().fatal(f"releasing after an error broke: {described(error)}")
+            self.get_logger().debug(traced(error))
             self.is_finalized = True
             return FAILURE
-        self._change_status(InferenceStatus.STATE_UNCONFIGURED, "released after an error")
+        detail = f"released after an error: {cause}" if cause else "released after an error"
+        self._change_status(InferenceStatus.STATE_UNCONFIGURED, detail)
         return SUCCESS
 
     def _stop_frames(self) -> None:
@@ -350,42 +350,3 @@ class InferenceNode(LifecycleNodeMixin, Node):
             return False
         self._transition.release()
         return True
-
-
-EXECUTOR_THREADS = 4
-"""Frames, state, thermal and a transition: none of them waits for another."""
-
-POLL_PERIOD = 0.1
-"""s between looks at the stop flag; Python runs signal handlers only between waits."""
-
-INTERRUPT_GRACE = 1.2
-"""s that a running configure gets to reach its next step after SIGINT or SIGTERM."""
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """Run the node until it is shut down or signalled. Returns the process's exit code."""
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    # rclpy's own handlers would end the context before the node could give anything back.
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    node = InferenceNode()
-    executor = NodeExecutor(EXECUTOR_THREADS)
-    executor.add_node(node)
-    try:
-        while rclpy.ok() and not stop.is_set() and not node.is_finalized:
-            executor.spin_once(POLL_PERIOD)
-        if node.is_finalized:  # let the answer to the shutdown request out
-            executor.spin_once(POLL_PERIOD)
-    except ExternalShutdownException:
-        pass
-    node.interrupted.set()
-    if not node.end_transition(INTERRUPT_GRACE):
-        # A vendor's builder is deep in native code and cannot be stopped. Files are written
-        # atomically, so ending here leaves nothing half-done.
-        node.get_logger().warning("ending while an engine is still being built")
-        os._exit(0)
-    executor.shutdown(timeout_sec=0.5)
-    node.destroy_node()
-    rclpy.try_shutdown()
-    return 0

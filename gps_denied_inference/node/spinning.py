@@ -87,6 +87,10 @@ class NodeExecutor(Executor):
         handed.begun.wait(timeout_sec)
         for future in [future for future in self._running if future.done()]:
             finished = self._running.pop(future).task
+            if (error := future.exception()) is not None:
+                # rclpy keeps an Exception with the task; SystemExit and KeyboardInterrupt end up
+                # with the thread, and the task would seem to wait for something for ever.
+                raise RuntimeError(f"a callback raised {type(error).__name__}") from error
             if finished.done():  # one that awaits something comes up again
                 finished.result()
 

@@ -91,8 +91,9 @@ def explain_choice(
     for candidate in AUTO_ORDER:
         try:
             source, reason = _first_reading(candidate, sysfs_root, device, limits)
-        except (GpsDeniedInferenceError, TimeoutError) as error:
-            passed.append((candidate, str(error)))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next one is tried
+            known = isinstance(error, (GpsDeniedInferenceError, TimeoutError))
+            passed.append((candidate, str(error) if known else f"{type(error).__name__}: {error}"))
             continue
         if not reason:
             return SourceChoice(source, tuple(passed))

@@ -17,11 +17,13 @@ def within(seconds: float, call: Callable[[], Result], what: str) -> Result:
 
     Args:
         seconds: how long to wait.
-        call: runs in a thread of its own; what it raises is raised here.
+        call: runs in a thread of its own; the Exception that it raises is raised here.
         what: who it is, for the error.
 
     Raises:
         TimeoutError: ``call`` did not return in time.
+        RuntimeError: ``call`` raised what is no Exception (SystemExit, KeyboardInterrupt): it was
+            not meant for the thread that waits.
     """
     results: list[Result] = []
     errors: list[BaseException] = []
@@ -35,6 +37,8 @@ def within(seconds: float, call: Callable[[], Result], what: str) -> Result:
     thread = threading.Thread(target=run, name=f"{what}-call", daemon=True)
     thread.start()
     thread.join(seconds)
+    if errors and not isinstance(errors[0], Exception):
+        raise RuntimeError(f"{what} raised {type(errors[0]).__name__}") from errors[0]
     if errors:
         raise errors[0]
     if not results:

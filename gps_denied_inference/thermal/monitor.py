@@ -148,7 +148,7 @@ class ThermalMonitor:
                 self._stop.wait(due - self._clock())
         finally:
             # Nobody is left to tell, and the thread must end.
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(BaseException):
                 self._source.close()
 
     def _read_once(self) -> None:
@@ -156,7 +156,7 @@ class ThermalMonitor:
             state = self._source.read()
             if not isinstance(state, ThermalState):
                 raise TypeError(f"read() returned {type(state).__name__}, not a ThermalState")
-        except Exception as error:  # noqa: BLE001 - a source may fail in any way: that is a state
+        except BaseException as error:  # noqa: BLE001 - a source may fail in any way: that is a state
             detail = one_line(str(error)) or "no message"
             state = ThermalState.unknown(
                 f"the {self._source.name} reader failed: {type(error).__name__}: {detail}",

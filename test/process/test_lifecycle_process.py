@@ -101,6 +101,19 @@ def test_signal_ends_cleanly(tmp_path: Path, state: str, number: signal.Signals)
         assert "never retrieved" not in process.output  # what rclpy says of a callback left behind
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_signals_while_ending_change_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    """From the first signal to the last instant of the process, the interpreter's end included."""
+    with driven(tmp_path, parameters=FAKE) as (process, driver):
+        bring_to(driver, "active")
+        end = time.monotonic() + 5.0
+        while process.process.poll() is None and time.monotonic() < end:
+            process.signal(number)
+            time.sleep(0.001)
+        assert process.wait_for_exit(1) == 0, process.output
+        assert "Traceback" not in process.output
+
+
 def start_configuring(driver: Driver) -> None:
     """Request configure, and return while it runs."""
     driver.wait_until(lambda: driver.state() == UNCONFIGURED, "a fresh node")

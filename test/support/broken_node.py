@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from gps_denied_inference.node import node
+from gps_denied_inference.node.node import InferenceNode
+from gps_denied_inference.node.process import main
 
 
-class BrokenNode(node.InferenceNode):
+class BrokenNode(InferenceNode):
     """Breaks half a second after its activation."""
 
     def on_activate(self, state: Any) -> Any:
@@ -22,5 +23,4 @@ class BrokenNode(node.InferenceNode):
 
 
 if __name__ == "__main__":
-    node.InferenceNode = BrokenNode
-    sys.exit(node.main())
+    sys.exit(main(node_class=BrokenNode))
