@@ -45,6 +45,7 @@ class ReplayResult:
         model, model_sha256: the extractor that gave the features.
         frames, answered: images in the bag, and those that gave features.
         drops: those that did not, by the reason that the node would count.
+        notes: what the bag lacks, and what recovers it.
         recorded: s, first to last image of the bag by the time of recording.
         duration: s, that the replay of them took, without loading the engine.
         stages: s, samples per stage.
@@ -56,6 +57,7 @@ class ReplayResult:
     frames: int = 0
     answered: int = 0
     drops: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
     recorded: float = 0.0
     duration: float = 0.0
     stages: dict[str, list[float]] = field(default_factory=dict)
@@ -95,6 +97,8 @@ def replay(
         raise ConfigurationError(
             "replay has no topic that gives a reference image: set reference_file for task 'match'"
         )
+    if bag.path.is_dir() and destination.resolve().is_relative_to(bag.path.resolve()):
+        raise StorageError(f"cannot write bag {destination}: it lies inside the bag that is read")
     if destination.exists():
         raise StorageError(f"cannot write bag {destination}: it exists already")
     store = typestore()
@@ -164,6 +168,7 @@ class _Replay:
             done.model, done.model_sha256 = result.features.model, result.features.model_sha256
             self._write(result, header, image.recorded_ns)
         done.duration = time.perf_counter() - begin
+        done.notes = list(bag.notes)
         if first is not None and last is not None:
             done.recorded = (last - first) * _NANOSECOND
         return done

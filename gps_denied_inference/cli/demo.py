@@ -64,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
             "run 'make demo', or source a ROS 2 installation and this package's workspace",
         ) from error
 
-    source = open_source(args.source, args.frames, args.topic)
+    parameters = _parameters(args)
+    source = open_source(args.source, args.frames, args.topic, **_decoding(parameters))
     score = Score(source)
     out: Path = args.out
     try:
@@ -74,12 +75,16 @@ def run(args: argparse.Namespace) -> int:
     with _Progress() as progress:
         flight = fly(
             source,
-            _parameters(args),
+            parameters,
             out / "node.log",
             score.add,
             rate=args.rate,
             report=progress.report,
         )
+    for name, refusal in source.refused.items():
+        print(f"gdi: {name} is left out ({refusal.reason}): {refusal}", file=sys.stderr)
+    for note in source.notes:
+        print(f"gdi: {note}", file=sys.stderr)
     report = build_report(source, flight, score)
     written = write_report(out, report, score, _pictured(source, score.pair))
     if args.json is not None:
@@ -106,6 +111,21 @@ def _parameters(args: argparse.Namespace) -> dict[str, str]:
     return parameters
 
 
+def _decoding(parameters: Mapping[str, str]) -> dict[str, Any]:
+    """Return the node's parameters that say how images are decoded, for the demo's own reading."""
+    from gps_denied_inference.settings import Settings
+
+    settings: dict[str, Any] = {}
+    for row in Settings.table():
+        if row.name in ("mono16_scaling", "max_image_pixels") and row.name in parameters:
+            text = parameters[row.name]
+            value = int(text) if row.type_name == "integer" and text.isdecimal() else text
+            row.check(value)
+            settings[row.name] = value
+    names = {"mono16_scaling": "depth_scaling", "max_image_pixels": "max_pixels"}
+    return {names[name]: value for name, value in settings.items()}
+
+
 def _pictured(source: FrameSource, pair: Pair | None) -> dict[int, Frame]:
     """Return the two frames of the pictured pair, read once more from the source."""
     if pair is None:
@@ -128,14 +148,27 @@ def _print_summary(report: Mapping[str, Any]) -> None:
         f"{model['name']} on {runtime['name']} ({runtime['provider']}, {runtime['device']}, "
         f"{runtime['precision']})\n"
         f"frames: {frames['published']} published, {frames['answered']} answered, "
-        f"{frames['dropped']} dropped, {frames['unaccounted']} unaccounted for\n"
+        f"{frames['dropped']} dropped, {frames['unaccounted']} unaccounted for"
+    )
+    if frames["unreadable"]:
+        print(f"images left out as unreadable: {frames['unreadable']}")
+    if not frames["answered"]:
+        return
+    print(
         f"latency: {end_to_end['p50']:.1f} ms p50, {end_to_end['p95']:.1f} ms p95, "
         "from publishing a frame to its features\n"
-        f"features: {features['per_frame']:.0f} per frame\n"
-        f"matches: {matches['per_pair']:.0f} per pair of frames, "
-        f"{matches['agreeing_share']:.1%} agree with the {matches['held_against']} "
-        f"within {matches['threshold_px']:g} px"
+        f"features: {features['per_frame']:.0f} per frame"
     )
+    if not matches["pairs"]:
+        print("matches: none, since no two successive frames were answered")
+    elif not matches["count"]:
+        print(f"matches: none in {matches['pairs']} pairs of frames")
+    else:
+        print(
+            f"matches: {matches['per_pair']:.0f} per pair of frames, "
+            f"{matches['agreeing_share']:.1%} agree with the {matches['held_against']} "
+            f"within {matches['threshold_px']:g} px"
+        )
 
 
 class _Progress:

@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Replay and report; 1 when no image gave features."""
     from tqdm import tqdm
 
+    from gps_denied_inference.bags.layout import beside
     from gps_denied_inference.bags.reader import Bag
     from gps_denied_inference.bags.replay import replay
     from gps_denied_inference.settings import Settings
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     rows = {row.name: row for row in Settings.table()}
     settings = Settings.from_mapping(dict(_parse(pair, rows) for pair in args.set))
     bag = Bag(args.bag, args.topic)
-    out: Path = args.out or args.bag.parent / f"{args.bag.stem}_features"
+    out: Path = args.out or beside(args.bag, "_features")
     with tqdm(total=len(bag), unit=" frames", file=sys.stderr, disable=None) as bar:
         result = replay(
             bag,
@@ -57,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
             on_frame=lambda frames: bar.update(frames - bar.n),
             progress=lambda share, what: bar.set_description_str(what),
         )
+    for note in result.notes:
+        print(f"gdi: {note}", file=sys.stderr)
     report = _report(args.bag, bag.topic, out, result)
     if args.json is not None:
         write_json(args.json, report)
@@ -96,6 +99,7 @@ def _report(bag: Path, topic: str, out: Path, result: ReplayResult) -> dict[str,
         "bag": bag,
         "topic": topic,
         "out": out,
+        "notes": result.notes,
         "frames": {
             "replayed": result.frames,
             "answered": result.answered,

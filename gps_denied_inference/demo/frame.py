@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from gps_denied_inference.errors import FrameError
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -31,14 +33,18 @@ class FrameSource(Protocol):
     """Yields frames; iterating twice gives the same frames again.
 
     Attributes:
-        kind: ``"simulated flight"``, ``"folder"``, ``"video"`` or ``"bag"``.
+        kind: ``"simulated flight"``, ``"folder"``, ``"image"``, ``"video"`` or ``"bag"``.
         name: what was asked for, e.g. the folder.
         note: how the frames were changed on their way, or empty.
+        notes: what the source lacks, and what recovers it.
+        refused: images that the last iteration left out, by name, with the reason.
     """
 
     kind: str
     name: str
     note: str
+    notes: list[str]
+    refused: dict[str, FrameError]
 
     def __iter__(self) -> Iterator[Frame]: ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,19 @@ def build_report(source: FrameSource, flight: Flight, score: Score) -> dict[str,
         np.percentile(flight.latencies, (50, 95)) if flight.latencies else (np.nan, np.nan)
     )
     report: dict[str, Any] = {
-        "source": {"kind": source.kind, "name": source.name, "note": source.note},
+        "source": {
+            "kind": source.kind,
+            "name": source.name,
+            "note": "; ".join(filter(None, [source.note, *source.notes])),
+        },
         "frames": {
             "published": flight.published,
             "answered": flight.answered,
             "dropped": flight.dropped,
             "drop_reasons": dict(status.drops),
             "unaccounted": flight.unaccounted,
+            "unreadable": len(source.refused),
+            "unreadable_reasons": dict(Counter(e.reason for e in source.refused.values())),
         },
         "latency_ms": {"end_to_end": _milliseconds(*map(float, percentiles)), **stages},
         "runtime": {
@@ -78,7 +85,9 @@ def failures(report: Mapping[str, Any]) -> list[str]:
     """Return one line for everything in the report that is not as it should be."""
     found = []
     frames, matches = report["frames"], report["matches"]
-    if frames["answered"] == 0:
+    if frames["published"] == 0 and frames["unreadable"]:
+        found.append(f"none of the source's {frames['unreadable']} images can be read")
+    elif frames["answered"] == 0:
         found.append(f"none of the {frames['published']} published frames was answered")
     if frames["unaccounted"] != 0:
         found.append(

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from gps_denied_inference.demo.frame import Frame
 from gps_denied_inference.demo.scene import GROUND_SAMPLE, load_scene
-from gps_denied_inference.errors import InvalidParameterError
+from gps_denied_inference.errors import FrameError, InvalidParameterError
 
 Matrix = npt.NDArray[np.float64]
 
@@ -70,6 +70,8 @@ class SimulatedFlight:
     ) -> None:
         if frames < 2:
             raise InvalidParameterError("frames", frames, "at least 2")
+        self.notes: list[str] = []
+        self.refused: dict[str, FrameError] = {}
         self.name = "nadir view of a Landsat 7 scene east of San Francisco Bay"
         self._frames = frames
         self._width = width

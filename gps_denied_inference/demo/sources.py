@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from gps_denied_inference.bags.layout import is_bag
 from gps_denied_inference.demo.frame import Frame, FrameSource
-from gps_denied_inference.errors import ConfigurationError, FrameError
+from gps_denied_inference.errors import ConfigurationError, FrameError, StorageError
+from gps_denied_inference.images.files import IMAGE_SUFFIXES, read_image
+from gps_denied_inference.images.raw import MAX_PIXELS, DepthScaling, check_pixel_count
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"})
-BAG_SUFFIXES = frozenset({".db3", ".mcap"})
 LONGEST_SIDE = 1920
 """px; larger frames are made smaller, as a flight camera's driver does before it publishes."""
 
@@ -22,13 +24,19 @@ _START_STAMP_NS = 1_700_000_000_000_000_000
 
 
 def open_source(
-    spec: str | None, limit: int | None = None, topic: str | None = None
+    spec: str | None,
+    limit: int | None = None,
+    topic: str | None = None,
+    depth_scaling: DepthScaling = "percentile",
+    max_pixels: int = MAX_PIXELS,
 ) -> FrameSource:
     """Return the source behind a path; None or an empty string is the simulated flight.
 
     Args:
         limit: at most so many frames.
         topic: image topic, for bags with several.
+        depth_scaling: how 16 bits become 8, one of ``DEPTH_SCALINGS``.
+        max_pixels: px, most that an image may have.
 
     Raises:
         ConfigurationError: nothing there, or nothing in it that is an image, a video or a bag.
@@ -37,19 +45,19 @@ def open_source(
         from gps_denied_inference.demo.simulation import SimulatedFlight
 
         return SimulatedFlight() if limit is None else SimulatedFlight(frames=limit)
-    path = Path(spec).expanduser()
+    try:
+        path = Path(spec).expanduser()
+    except RuntimeError as error:  # the home folder of nobody
+        raise ConfigurationError(f"source {spec}: {error}") from error
     if not path.exists():
         raise ConfigurationError(f"source {spec} does not exist")
-    if path.is_dir():
-        if (path / "metadata.yaml").exists():
-            return BagSource(path, limit, topic)
-        bags = [entry for entry in sorted(path.iterdir()) if entry.suffix in BAG_SUFFIXES]
-        if len(bags) == 1:
-            return BagSource(bags[0], limit, topic)
-        return FolderSource(path, limit)
-    if path.suffix in BAG_SUFFIXES:
-        return BagSource(path, limit, topic)
-    return VideoSource(path, limit)
+    if not path.is_dir() and not path.is_file():
+        raise ConfigurationError(f"source {spec} is neither a folder nor a regular file")
+    if is_bag(path):
+        return BagSource(path, limit, topic, depth_scaling, max_pixels)
+    if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
+        return ImageSource(path, limit, depth_scaling, max_pixels)
+    return VideoSource(path, limit, max_pixels)
 
 
 def shrink(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -62,29 +70,46 @@ def shrink(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
+Image = npt.NDArray[np.uint8]
+Decode = Callable[[], Image]
+"""Returns one image, RGB or mono; raises FrameError."""
+
+
 class _RealSource:
-    """What folders, videos and bags share: no known motion, a limit, stamps that always rise."""
+    """What folders, videos and bags share: no known motion, a limit, stamps that always rise.
+
+    An image that does not decode is left out and named in ``refused``; the others keep their
+    places, so that its neighbours are not taken for successive frames.
+    """
 
     kind = ""
 
     def __init__(self, path: Path, limit: int | None) -> None:
         self.name = str(path)
         self.note = ""
+        self.notes: list[str] = []
+        self.refused: dict[str, FrameError] = {}
         self._path = path
         self._limit = limit
 
     def motion(self, start: int, end: int) -> None:
         """The true motion is not known: None."""
 
-    def _images(self) -> Iterator[tuple[npt.NDArray[np.uint8], int, str]]:
-        """Yield RGB or mono image, stamp in ns, name."""
+    def _images(self) -> Iterator[tuple[Decode, int, str]]:
+        """Yield what decodes the image, its stamp in ns, its name."""
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[Frame]:
+        self.refused = {}
         last_stamp = -1
-        for index, (image, stamp, name) in enumerate(self._images()):
+        for index, (decode, stamp, name) in enumerate(self._images()):
             if self._limit is not None and index >= self._limit:
                 return
+            try:
+                image = decode()
+            except FrameError as error:
+                self.refused[name] = error
+                continue
             smaller = shrink(image)
             if smaller is not image:
                 height, width = image.shape[:2]
@@ -97,54 +122,77 @@ class _RealSource:
             yield Frame(index, last_stamp, smaller, name)
 
 
-class FolderSource(_RealSource):
-    """The images of a folder, in the order of their names, stamped at 10 Hz.
+class ImageSource(_RealSource):
+    """The images of a folder in the order of their names, or one image file; stamped at 10 Hz.
 
     Raises:
         ConfigurationError: no image in the folder.
-        FrameError: while iterating, an image that does not decode.
     """
 
-    kind = "folder"
-
-    def __init__(self, path: Path, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        limit: int | None = None,
+        depth_scaling: DepthScaling = "percentile",
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
         super().__init__(path, limit)
-        self._files = sorted(
-            entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES
-        )
+        self.kind = "folder" if path.is_dir() else "image"
+        self._options = depth_scaling, max_pixels
+        entries = path.iterdir() if path.is_dir() else [path]
+        self._files = sorted(entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES)
         if not self._files:
             known = ", ".join(sorted(IMAGE_SUFFIXES))
             raise ConfigurationError(f"folder {path} holds no image ({known}) and no rosbag2")
 
-    def _images(self) -> Iterator[tuple[npt.NDArray[np.uint8], int, str]]:
+    def _images(self) -> Iterator[tuple[Decode, int, str]]:
         for index, file in enumerate(self._files):
-            bgr = cv2.imread(str(file), cv2.IMREAD_COLOR)
-            if bgr is None:
-                raise FrameError(f"image {file} does not decode", "corrupt")
-            rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-            yield rgb, _START_STAMP_NS + index * _FOLDER_PERIOD_NS, file.name
+            decode = partial(self._read, file)
+            yield decode, _START_STAMP_NS + index * _FOLDER_PERIOD_NS, file.name
+
+    def _read(self, file: Path) -> Image:
+        try:
+            return read_image(file, "rgb", *self._options)
+        except StorageError as error:
+            raise FrameError(str(error), "unreadable") from error
 
 
 class VideoSource(_RealSource):
     """The frames of a video file that OpenCV can read, stamped by its frame rate.
 
+    Frames are rasters as stored: a video's rotation tag is not obeyed, nor an image's.
+
     Raises:
-        ConfigurationError: the file is no such video.
+        ConfigurationError: the file is no such video, or its frames are too large.
     """
 
     kind = "video"
 
-    def __init__(self, path: Path, limit: int | None = None) -> None:
+    def __init__(self, path: Path, limit: int | None = None, max_pixels: int = MAX_PIXELS) -> None:
         super().__init__(path, limit)
         capture = cv2.VideoCapture(str(path))
-        readable = capture.isOpened() and capture.read()[0]
-        capture.release()
-        if not readable:
-            raise ConfigurationError(f"source {path} is neither a video nor a rosbag2 to OpenCV")
+        try:
+            if not capture.isOpened():
+                raise ConfigurationError(
+                    f"source {path} is neither a video nor a rosbag2 to OpenCV"
+                )
+            width, height = (
+                int(capture.get(side))
+                for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+            )
+            try:
+                check_pixel_count(width, height, max_pixels)
+            except FrameError as error:
+                raise ConfigurationError(f"source {path}: {error}") from error
+            if not capture.read()[0]:
+                raise ConfigurationError(f"source {path} has no frame that OpenCV can read")
+        finally:
+            capture.release()
 
-    def _images(self) -> Iterator[tuple[npt.NDArray[np.uint8], int, str]]:
+    def _images(self) -> Iterator[tuple[Decode, int, str]]:
         capture = cv2.VideoCapture(str(self._path))
         try:
+            capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
             rate = capture.get(cv2.CAP_PROP_FPS)
             period = round(1e9 / rate) if rate > 0 else _FOLDER_PERIOD_NS
             index = 0
@@ -153,7 +201,8 @@ class VideoSource(_RealSource):
                 if not there:
                     return
                 rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-                yield rgb, _START_STAMP_NS + index * period, f"video frame {index}"
+                stamp = _START_STAMP_NS + index * period
+                yield partial(np.asarray, rgb), stamp, f"video frame {index}"
                 index += 1
         finally:
             capture.release()
@@ -164,19 +213,28 @@ class BagSource(_RealSource):
 
     Raises:
         ConfigurationError: no bag, or no images in it, or several topics of them.
-        FrameError: while iterating, an image that does not decode.
     """
 
     kind = "bag"
 
-    def __init__(self, path: Path, limit: int | None = None, topic: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        limit: int | None = None,
+        topic: str | None = None,
+        depth_scaling: DepthScaling = "percentile",
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
         from gps_denied_inference.bags.reader import Bag
 
         super().__init__(path, limit)
         self._bag = Bag(path, topic)
+        self.notes = self._bag.notes  # grows while the bag is read
+        self._options = {"depth_scaling": depth_scaling, "max_pixels": max_pixels}
         if len(self._bag) == 0:
             raise ConfigurationError(f"bag {path} has no messages on {self._bag.topic}")
 
-    def _images(self) -> Iterator[tuple[npt.NDArray[np.uint8], int, str]]:
+    def _images(self) -> Iterator[tuple[Decode, int, str]]:
         for index, entry in enumerate(self._bag.images()):
-            yield entry.decode("rgb"), entry.stamp_ns, f"{self._bag.topic} message {index}"
+            decode = partial(entry.decode, "rgb", **self._options)
+            yield decode, entry.stamp_ns, f"{self._bag.topic} message {index}"

@@ -24,7 +24,12 @@ def requirements(*extras: str) -> set[str]:
 
 
 def test_doctor_looks_for_what_a_flight_needs() -> None:
-    named = requirements() - {"onnxruntime", "rosbags", "matplotlib"}  # not needed by every flight
+    named = requirements() - {
+        "onnxruntime",
+        "rosbags",
+        "mcap",
+        "matplotlib",
+    }  # not needed by every flight
     assert {name.replace("opencv-python-headless", "opencv") for name in named} == set(doctor.BASE)
 
 

@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 import pytest
 
+from gps_denied_inference.cli.demo import _print_summary
 from gps_denied_inference.demo.flight import Flight, NodeStatus
 from gps_denied_inference.demo.frame import Frame
 from gps_denied_inference.demo.pictures import draw_features, draw_matches
 from gps_denied_inference.demo.report import build_report, write_report
 from gps_denied_inference.demo.score import Pair, Score
-from gps_denied_inference.errors import StorageError
+from gps_denied_inference.errors import FrameError, StorageError
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.matcher import Matches
 
@@ -39,6 +40,10 @@ class Source:
     kind = "test"
     name = "<flight & more>"
     note = ""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.refused: dict[str, FrameError] = {}
 
     def __iter__(self):
         return iter(())
@@ -76,6 +81,8 @@ def test_the_fields_that_others_read() -> None:
         "dropped": 2,
         "drop_reasons": {"superseded": 2},
         "unaccounted": 0,
+        "unreadable": 0,
+        "unreadable_reasons": {},
     }
     assert report["latency_ms"]["end_to_end"]["p50"] == pytest.approx(30.0)
     assert report["latency_ms"]["end_to_end"]["p95"] == pytest.approx(43.0)
@@ -112,6 +119,30 @@ def test_nothing_answered_is_a_failure_even_when_all_is_counted() -> None:
     status = replace(STATUS, drops={"malformed": 10}, stages={})
     report = build_report(Source(), Flight(10, 0, (), status, 0, 1.0, 2.0), Score(Source()))
     assert report["failures"] == ["none of the 10 published frames was answered"]
+
+
+def test_images_that_were_left_out_are_counted() -> None:
+    source = Source()
+    source.refused = {"a.jpg": FrameError("torn", "corrupt"), "b.jpg": FrameError("?", "corrupt")}
+    source.notes = ["it has no metadata.yaml"]
+    report = build_report(source, FLIGHT, scored())
+    assert report["frames"]["unreadable"] == 2
+    assert report["frames"]["unreadable_reasons"] == {"corrupt": 2}
+    assert report["source"]["note"] == "it has no metadata.yaml"
+    assert report["failures"] == []
+    nothing = Flight(0, 0, (), replace(STATUS, drops={}), 0, 1.0, 2.0)
+    report = build_report(source, nothing, Score(source))
+    assert report["failures"] == ["none of the source's 2 images can be read"]
+
+
+def test_one_frame_has_no_matches_and_that_is_said(capsys) -> None:
+    one = Flight(1, 1, (0.03,), replace(STATUS, drops={}), 0, 1.0, 2.0)
+    score = Score(Source())
+    score.add(0, Features(*(np.zeros((0, 2), np.float32),) * 3, 80, 70, "xfeat", ""))
+    _print_summary(build_report(Source(), one, score))
+    printed = capsys.readouterr().out
+    assert "matches: none, since no two successive frames were answered" in printed
+    assert "nan" not in printed
 
 
 def test_all_is_written_and_the_page_needs_no_other_file(tmp_path: Path) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import struct
 from pathlib import Path
 
 import cv2
+import hostile_images as hostile
 import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from gps_denied_inference.demo.sources import LONGEST_SIDE, open_source
-from gps_denied_inference.errors import ConfigurationError, FrameError, UnknownNameError
+from gps_denied_inference.errors import ConfigurationError, UnknownNameError
+from gps_denied_inference.images.raw import scale_to_8_bit
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 TYPES = STORE.types
@@ -171,7 +175,84 @@ def test_a_bag_without_images_is_refused(tmp_path: Path) -> None:
         open_source(str(tmp_path / "bag"))
 
 
-def test_an_image_that_does_not_decode_is_named(tmp_path: Path) -> None:
-    (tmp_path / "torn.png").write_bytes(b"\x89PNG torn")
-    with pytest.raises(FrameError, match=r"torn\.png does not decode"):
-        list(open_source(str(tmp_path)))
+def test_an_image_that_does_not_decode_is_left_out_and_counted(tmp_path: Path) -> None:
+    """In a folder as in a bag: the others go on, at their own places."""
+    for index in range(4):
+        cv2.imwrite(str(tmp_path / f"{index}.jpg"), picture(40 + index))
+    torn = tmp_path / "1.jpg"
+    torn.write_bytes(torn.read_bytes()[:-20])  # OpenCV only warns of it
+    (tmp_path / "2.jpg").write_bytes(hostile.jpeg_of_many_scans(2000, 64, 48))
+    source = open_source(str(tmp_path))
+    for _ in range(2):
+        assert [frame.index for frame in source] == [0, 3]
+        assert {name: error.reason for name, error in source.refused.items()} == {
+            "1.jpg": "corrupt",
+            "2.jpg": "too_large",
+        }
+        assert "1.jpg: JPEG" in str(source.refused["1.jpg"])
+
+
+def test_a_bad_frame_of_a_bag_is_left_out_and_counted(tmp_path: Path) -> None:
+    kind = "sensor_msgs/msg/CompressedImage"
+    good = cv2.imencode(".jpg", picture(40))[1].tobytes()
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection("/camera", kind, typestore=STORE)
+        for index, data in enumerate((good, good[:-20], hostile.damaged(good), good)):
+            pixels = np.frombuffer(data, np.uint8)
+            message = TYPES[kind](header=header(index), format="jpeg", data=pixels)
+            writer.write(connection, index, STORE.serialize_cdr(message, kind))
+        writer.write(connection, 4, b"\0\1\0\0\1\2")  # no such message at all
+        message = TYPES[kind](header=header(5), format="jpeg", data=np.frombuffer(good, np.uint8))
+        writer.write(connection, 5, STORE.serialize_cdr(message, kind))
+    source = open_source(str(tmp_path / "bag"))
+    assert [frame.index for frame in source] == [0, 3, 5]
+    reasons = [error.reason for error in source.refused.values()]
+    assert reasons == ["corrupt", "corrupt", "malformed"]
+
+
+def test_a_thermal_folder_is_scaled_by_the_nodes_rule(tmp_path: Path) -> None:
+    thermal = np.arange(64 * 48, dtype=np.uint16).reshape(48, 64) + 7000
+    cv2.imwrite(str(tmp_path / "0.tiff"), thermal)
+    for rule in ("minmax", "full"):
+        (frame,) = open_source(str(tmp_path), depth_scaling=rule)
+        np.testing.assert_array_equal(frame.image[..., 1], scale_to_8_bit(thermal, rule))
+
+
+def test_one_image_is_a_source_of_one_frame(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "one.png"), picture(40))
+    source = open_source(str(tmp_path / "one.png"))
+    assert source.kind == "image"
+    assert_frames(source, 1)
+
+
+def test_a_turned_video_keeps_its_raster(tmp_path: Path) -> None:
+    path = tmp_path / "flight.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 20.0, (64, 48))
+    for index in range(3):
+        writer.write(picture(40 + index))
+    writer.release()
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 4 + 40
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000)
+    path.write_bytes(data)
+    capture = cv2.VideoCapture(str(path))
+    assert capture.read()[1].shape == (64, 48, 3), "OpenCV turns it by itself"
+    capture.release()
+    assert {frame.image.shape for frame in open_source(str(path))} == {(48, 64, 3)}
+
+
+def test_frames_of_a_video_are_bounded_before_one_is_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "flight.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, (64, 48))
+    writer.write(picture(40))
+    writer.release()
+    with pytest.raises(ConfigurationError, match="64 x 48 px is refused: max_image_pixels is 3000"):
+        open_source(str(path), max_pixels=3000)
+
+
+def test_a_pipe_is_no_source(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(ConfigurationError, match="neither a folder nor a regular file"):
+        open_source(str(tmp_path / "pipe.mp4"))
+    with pytest.raises(ConfigurationError, match="~nosuchuser"):
+        open_source("~nosuchuser/flight")
