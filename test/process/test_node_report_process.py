@@ -15,7 +15,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from node_process import ROOT, textured_frames
 
-SCRIPT = ROOT / "test" / "gpu" / "node_report.py"
+SCRIPT = ROOT / "benchmarks" / "gpu" / "node_report.py"
 
 
 def run_report(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:

@@ -24,7 +24,7 @@ FROM_OUTSIDE = {"/image", "/camera_info", "/fix", "/diagnostics"}
 
 def published_topics() -> set[str]:
     """The private topics that the node's own sources name."""
-    sources = [path.read_text() for path in (ROOT / "gps_denied_inference" / "ros").glob("*.py")]
+    sources = [path.read_text() for path in (ROOT / "gps_denied_inference" / "node").glob("*.py")]
     return {name for source in sources for name in re.findall(r'"~/(\w+)"', source)}
 
 
