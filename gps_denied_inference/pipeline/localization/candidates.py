@@ -1,0 +1,122 @@
+"""Which tiles are worth the matcher's time.
+
+Three sieves, each a hundred times dearer a tile than the one before: the prior's position, the
+global descriptor, and a vote of nearest neighbours among the local features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from gps_denied_inference.pipeline.features import Features, FloatArray
+from gps_denied_inference.pipeline.localization.placing import Sight
+from gps_denied_inference.pipeline.localization.tiles import Tile, TileSource, ground_points
+
+Ids = npt.NDArray[np.int64]
+Describe = Callable[[Features], FloatArray]
+"""Global descriptor (D,) of a view's features, as the map's tiles have it."""
+
+ALIKENESS = 20.0
+"""Weight of the cosine of global descriptors against the prior's log likelihood."""
+VOTE_SHARPNESS = 8.0
+"""A neighbour at cosine c votes with exp(sharpness (c - 1)): 0.82 counts a quarter."""
+CELL = 0.06
+"""Side of a cell of the vote, as a share of the tile."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where the axis may meet the ground.
+
+    Attributes:
+        centre: m, map ENU.
+        sigma: m, along each axis.
+    """
+
+    centre: complex
+    sigma: float
+
+
+def within(
+    source: TileSource, level: int, region: Region | None
+) -> tuple[Ids, npt.NDArray[np.float64]]:
+    """Return the tiles (N,) that the region reaches and their log likelihood (N,).
+
+    Three sigmas and half a tile count as reached: a frame is best matched with the tile whose
+    middle it shows.
+    """
+    ids, centres = source.centres(level)
+    if region is None:
+        return ids, np.zeros(len(ids))
+    side = source.info.tile_px * source.info.levels[level]
+    east = np.maximum(np.abs(centres[:, 0] - region.centre.real) - side / 4.0, 0.0)
+    north = np.maximum(np.abs(centres[:, 1] - region.centre.imag) - side / 4.0, 0.0)
+    reached = np.maximum(east, north) <= 3.0 * region.sigma + side / 4.0
+    likelihood = -0.5 * (east**2 + north**2) / (region.sigma**2 + (side / 4.0) ** 2)
+    return ids[reached], likelihood[reached]
+
+
+def narrow(
+    source: TileSource,
+    level: int,
+    region: Region | None,
+    sights: Sequence[Sight],
+    describe: Describe | None,
+    most: int,
+) -> Ids:
+    """Return at most ``most`` tiles: the prior's likelihood and the global descriptor together."""
+    ids, score = within(source, level, region)
+    if len(ids) <= most:
+        return ids
+    if describe is not None:
+        known, descriptors = source.descriptors(level)
+        ours = np.stack([describe(sight.features) for sight in sights])
+        alike = (descriptors @ ours.T).max(axis=1)
+        place = {int(id): row for row, id in enumerate(known)}
+        score = score + ALIKENESS * alike[[place[int(id)] for id in ids]]
+    return ids[np.argsort(-score, kind="stable")[:most]]
+
+
+def vote(sight: Sight, tile: Tile) -> float:
+    """Say how strongly mutual nearest neighbours of a view and a tile point to one place.
+
+    View and tile are both north-up and of one scale: right pairs differ by one displacement, to
+    within what heading and height are off. The fullest cell of displacements is the vote.
+    """
+    ours, theirs = sight.features.descriptors, tile.features.descriptors
+    if len(ours) == 0 or len(theirs) == 0:
+        return 0.0
+    cosine = ours @ theirs.T
+    best = cosine.argmax(axis=1)
+    value = np.take_along_axis(cosine, best[:, None], axis=1)[:, 0]
+    query = np.flatnonzero(value == cosine.max(axis=0)[best])
+    ground = ground_points(tile, tile.features.keypoints[best[query]])
+    displacement = ground[:, 0] + 1j * ground[:, 1] - sight.plane[query]
+    cell = CELL * max(tile.width, tile.height) * tile.gsd
+    corner = complex(tile.east, tile.north - tile.height * tile.gsd)
+    at = (displacement - corner) / cell
+    cells = round(1.0 / CELL) + 2
+    column = np.floor(at.real).astype(np.int64) + 1
+    row = np.floor(at.imag).astype(np.int64) + 1
+    inside = (column >= 0) & (column < cells) & (row >= 0) & (row < cells)
+    weight = np.exp(VOTE_SHARPNESS * (value[query][inside] - 1.0))
+    votes = np.zeros((cells, cells), np.float32)
+    np.add.at(votes, (row[inside], column[inside]), weight)
+    pooled = cv2.boxFilter(votes, -1, (2, 2), normalize=False, borderType=cv2.BORDER_CONSTANT)
+    return float(pooled.max())
+
+
+def shortlist(
+    sights: Sequence[Sight], tiles: Iterable[Tile], most: int
+) -> list[tuple[Sight, Tile]]:
+    """Return the pairs of view and tile with the most votes, best first."""
+    pairs = [(sight, tile) for tile in tiles for sight in sights]
+    if len(pairs) <= most:
+        return pairs
+    votes = np.array([vote(sight, tile) for sight, tile in pairs])
+    return [pairs[index] for index in np.argsort(-votes, kind="stable")[:most]]

@@ -1,0 +1,257 @@
+"""The camera's pose over flat ground from pairs of rays and ground points.
+
+A plane seen by a camera of known lens is a homography of six parameters; what the prior knows of
+tilt, height and focal length enters as observations, so that the covariance holds them all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from gps_denied_inference.pipeline.localization.prior import rotation
+
+Points = npt.NDArray[np.float64]
+
+ITERATIONS = 12
+CELLS = 4
+"""Residuals in one cell of a CELLS x CELLS grid over the pairs share relief, shadows and the map's
+own distortion: the covariance takes each cell as one piece of evidence."""
+LEAST_PAIRS = 4
+LEAST_RMS_PX = 0.5
+"""No keypoint is better than this."""
+MAP_SIGMA_PX = 1.0
+"""Error of the map itself at one spot, px of the tile."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pose:
+    """A camera over flat ground.
+
+    Attributes:
+        camera: (3,) m: east and north in map ENU, height above ground.
+        heading: of the image's top, rad clockwise from north.
+        gravity: unit vector in the camera's frame.
+        focal: true over assumed focal length.
+    """
+
+    camera: Points
+    heading: float
+    gravity: Points
+    focal: float
+
+    @property
+    def reach(self) -> float:
+        """M on the ground per unit of the assumed lens's normalised plane, at the axis.
+
+        The geometric mean of both directions: along the lean a step on the ground looks shorter.
+        """
+        return float(self.camera[2] / self.focal / max(self.gravity[2], 1e-3) ** 1.5)
+
+    @property
+    def axis(self) -> complex:
+        """Where the optical axis meets the ground, map ENU, m."""
+        ahead = rotation(self.heading, self.gravity)[:, 2]
+        reach = self.camera[2] / -ahead[2]
+        return complex(self.camera[0] + reach * ahead[0], self.camera[1] + reach * ahead[1])
+
+    def project(self, ground: npt.NDArray[np.complex128]) -> Points:
+        """Map ground points (N,) to the normalised image plane (N, 2) of the assumed lens."""
+        turn = rotation(self.heading, self.gravity)
+        offset = np.column_stack([
+            ground.real - self.camera[0], ground.imag - self.camera[1],
+            np.full(len(ground), -self.camera[2]),
+        ])  # fmt: skip
+        seen = offset @ turn
+        depth = np.where(seen[:, 2] > 1e-9, seen[:, 2], np.nan)
+        return np.asarray(self.focal * seen[:, :2] / depth[:, None], np.float64)
+
+    def moved(self, step: Points) -> Pose:
+        """Return the pose changed by (east, north, log height, heading, two tilts, log focal)."""
+        tilt, _ = cv2.Rodrigues(np.array([step[4], step[5], 0.0]))
+        gravity = tilt @ self.gravity
+        camera = self.camera + np.array([step[0], step[1], 0.0])
+        camera[2] *= math.exp(float(np.clip(step[2], -0.7, 0.7)))
+        return Pose(
+            camera, self.heading + float(step[3]), gravity / np.linalg.norm(gravity),
+            self.focal * math.exp(float(np.clip(step[6], -0.7, 0.7))),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Known:
+    """What holds before the pairs are looked at.
+
+    Attributes:
+        height: m, and its sigma as a share.
+        gravity: unit vector, and its sigma along each axis, rad.
+        focal_sigma: of the assumed focal length, as a share; 0 < sigma.
+    """
+
+    height: float
+    height_share: float
+    gravity: Points
+    gravity_sigma: float
+    focal_sigma: float
+
+    def residuals(self, pose: Pose) -> Points:
+        """Return (4,) deviations in sigmas."""
+        tilt = np.cross(self.gravity, pose.gravity)
+        return np.array([
+            math.log(pose.camera[2] / self.height) / self.height_share,
+            tilt[0] / self.gravity_sigma, tilt[1] / self.gravity_sigma,
+            math.log(pose.focal) / self.focal_sigma,
+        ])  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A pose with its uncertainty.
+
+    Attributes:
+        pose: the most likely one.
+        covariance: (7, 7) of :meth:`Pose.moved`'s step.
+        rms_px: of the pairs, px of the tile.
+        map_sigma: m, error of the map's own position.
+    """
+
+    pose: Pose
+    covariance: Points
+    rms_px: float
+    map_sigma: float
+
+    @property
+    def axis_covariance(self) -> Points:
+        """(2, 2) m^2, of where the axis meets the ground."""
+        jacobian = self._jacobian(lambda pose: np.array([pose.axis.real, pose.axis.imag]))
+        return self._with_map(jacobian @ self.covariance @ jacobian.T)
+
+    @property
+    def camera_covariance(self) -> Points:
+        """(3, 3) m^2, of the camera: east, north, height."""
+        jacobian = self._jacobian(lambda pose: pose.camera)
+        return self._with_map(jacobian @ self.covariance @ jacobian.T)
+
+    @property
+    def reach_sigma(self) -> float:
+        """As a share of the pose's reach."""
+        jacobian = self._jacobian(lambda pose: np.array([math.log(pose.reach)]))
+        return math.sqrt(float((jacobian @ self.covariance @ jacobian.T)[0, 0]))
+
+    @property
+    def heading_sigma(self) -> float:
+        """Rad."""
+        return math.sqrt(float(self.covariance[3, 3]))
+
+    def _with_map(self, covariance: Points) -> Points:
+        result = (covariance + covariance.T) / 2.0
+        result[[0, 1], [0, 1]] += self.map_sigma**2
+        return np.asarray(result, np.float64)
+
+    def _jacobian(self, of: Callable[[Pose], Points]) -> Points:
+        return _derivative(lambda step: np.asarray(of(self.pose.moved(step)), np.float64))
+
+
+def estimate(
+    rays: Points,
+    ground: npt.NDArray[np.complex128],
+    start: Pose,
+    known: Known,
+    gsd: float,
+    threshold_px: float,
+) -> Estimate | None:
+    """Find the pose that explains pairs and prior best.
+
+    Args:
+        rays: (N, 2) on the normalised image plane of the assumed lens, N >= 2.
+        ground: (N,) their partners, m, map ENU.
+        start: near the answer.
+        known: the prior.
+        gsd: of the tiles, m/px.
+        threshold_px: residual, px of the tile, beyond which a pair loses its say.
+
+    Returns:
+        The estimate, or None where fewer than four pairs fit it.
+    """
+    to_px = start.camera[2] / (gsd * start.focal)
+
+    def deviations(pose: Pose) -> Points:
+        off = np.nan_to_num((pose.project(ground) - rays) * to_px, nan=1e3)
+        return np.asarray(off.ravel(), np.float64)
+
+    pose, scale = start, threshold_px / 2.0
+    information = np.eye(7)
+    for _ in range(ITERATIONS):
+        here = deviations(pose)
+        length = np.linalg.norm(here.reshape(-1, 2), axis=1)
+        scale = float(np.clip(1.2 * np.median(length), LEAST_RMS_PX, threshold_px / 2.0))
+        weight = np.repeat(1.0 / (1.0 + (length / (2.0 * scale)) ** 2) ** 2, 2) / scale**2
+        slope = _derivative(lambda step, at=pose: deviations(at.moved(step)))  # type: ignore[misc]
+        prior_slope = _derivative(lambda step, at=pose: known.residuals(at.moved(step)))  # type: ignore[misc]
+        information = (slope * weight[:, None]).T @ slope + prior_slope.T @ prior_slope
+        gradient = (slope * weight[:, None]).T @ here + prior_slope.T @ known.residuals(pose)
+        step = -np.linalg.solve(information + 1e-9 * np.diag(np.diag(information)), gradient)
+        pose = pose.moved(step)
+        if abs(step[0]) + abs(step[1]) < 1e-3 * gsd and np.abs(step[2:]).max() < 1e-6:
+            break
+    length = np.linalg.norm(deviations(pose).reshape(-1, 2), axis=1)
+    close = length < threshold_px
+    if np.count_nonzero(close) < LEAST_PAIRS:
+        return None
+    rms = float(np.sqrt(np.mean(length[close] ** 2)))
+    slope = _derivative(lambda step: deviations(pose.moved(step)))
+    covariance = _covariance(
+        slope.reshape(-1, 2, 7)[close], deviations(pose).reshape(-1, 2)[close],
+        _cells(rays[close]), prior_slope.T @ prior_slope,
+    )  # fmt: skip
+    return Estimate(pose, covariance, rms, MAP_SIGMA_PX * gsd)
+
+
+def _covariance(
+    slope: Points, residuals: Points, cells: npt.NDArray[np.int64], prior: Points
+) -> Points:
+    """Return the covariance (7, 7) of a fit whose residuals are alike within cells.
+
+    Independent residuals give the sum of a cell's slopes a length that is known; by as much as it
+    is longer, the pairs say less than their number.
+
+    Args:
+        slope: (N, 2, 7) of the residuals.
+        residuals: (N, 2) px.
+        cells: (N,) which cell each lies in.
+        prior: (7, 7) information.
+    """
+    variance = max(float(np.mean(residuals**2)), LEAST_RMS_PX**2)
+    information = np.einsum("nij,nik->jk", slope, slope) / variance
+    inverse = np.linalg.pinv(information)
+    names, alike = np.unique(cells), 0.0
+    for name in names:
+        own = cells == name
+        score = np.einsum("nij,ni->j", slope[own], residuals[own]) / variance
+        alike += float(score @ inverse @ score)
+    few = len(names) / max(len(names) - 1, 1)
+    share = 1.0 / max(1.0, few * alike / len(information))
+    return np.asarray(np.linalg.inv(information * share + prior), np.float64)
+
+
+def _cells(rays: Points) -> npt.NDArray[np.int64]:
+    """Return which cell of a grid over the rays each lies in."""
+    least, span = rays.min(axis=0), np.maximum(np.ptp(rays, axis=0), 1e-9)
+    cell = np.minimum(((rays - least) / span * CELLS).astype(np.int64), CELLS - 1)
+    return np.asarray(cell[:, 0] * CELLS + cell[:, 1], np.int64)
+
+
+def _derivative(of: Callable[[Points], Points]) -> Points:
+    """Return the Jacobian (M, 7) at zero by central differences."""
+    widths = np.array([1e-3, 1e-3, 1e-6, 1e-6, 1e-6, 1e-6, 1e-6])
+    columns = []
+    for index, width in enumerate(widths):
+        step = np.zeros(7)
+        step[index] = width
+        columns.append((of(step) - of(-step)) / (2.0 * width))
+    return np.stack(columns, axis=1)

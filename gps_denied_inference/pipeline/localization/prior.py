@@ -1,0 +1,93 @@
+"""What is known before a frame is looked at, each with its uncertainty."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gps_denied_inference.errors import InvalidParameterError
+
+Vector = npt.NDArray[np.float64]
+
+NADIR = (0.0, 0.0, 1.0)
+"""Gravity in the frame of a camera that looks straight down."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is known of the camera when the frame was taken; None is "not known".
+
+    Attributes:
+        position: of the camera in map ENU, m (east, north).
+        position_sigma: m, along each axis.
+        height: of the camera above the ground, m.
+        height_sigma: m.
+        heading: direction of the image's top on the ground, rad clockwise from north.
+        heading_sigma: rad.
+        down: direction of gravity in the camera's frame (x right, y down, z forward), any length.
+        down_sigma: rad, of its angle along each axis.
+
+    Raises:
+        InvalidParameterError: a value without its sigma or the other way round, one that is not
+            finite, a sigma or a height that is not positive, a ``down`` without length.
+    """
+
+    position: tuple[float, float] | None = None
+    position_sigma: float | None = None
+    height: float | None = None
+    height_sigma: float | None = None
+    heading: float | None = None
+    heading_sigma: float | None = None
+    down: tuple[float, float, float] | None = None
+    down_sigma: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("position", "height", "heading", "down"):
+            value, sigma = getattr(self, name), getattr(self, f"{name}_sigma")
+            if (value is None) != (sigma is None):
+                raise InvalidParameterError(
+                    f"{name}, {name}_sigma", (value, sigma), "given both or neither"
+                )
+            if value is None:
+                continue
+            if not np.isfinite(np.asarray(value, np.float64)).all():
+                raise InvalidParameterError(name, value, "finite")
+            if not (math.isfinite(sigma) and sigma > 0.0):
+                raise InvalidParameterError(f"{name}_sigma", sigma, "finite and above 0")
+        if self.height is not None and not self.height > 0.0:
+            raise InvalidParameterError("height", self.height, "above 0 m")
+        if self.down is not None and not np.linalg.norm(self.down) > 1e-9:
+            raise InvalidParameterError("down", self.down, "a direction, not zero")
+
+    @property
+    def gravity(self) -> Vector:
+        """Unit vector of gravity in the camera's frame; straight ahead where it is not known."""
+        vector = np.asarray(self.down if self.down is not None else NADIR, np.float64)
+        return np.asarray(vector / np.linalg.norm(vector), np.float64)
+
+
+def rotation(heading: float, gravity: Vector) -> Vector:
+    """Return the rotation (3, 3) from the camera's frame to ENU.
+
+    Args:
+        heading: of the image's top on the ground, rad clockwise from north.
+        gravity: unit vector in the camera's frame; not along the image's y axis.
+    """
+    up = np.array([0.0, -1.0, 0.0])
+    ahead = up - (up @ gravity) * gravity
+    ahead /= np.linalg.norm(ahead)
+    right = np.cross(gravity, ahead)
+    cosine, sine = math.cos(heading), math.sin(heading)
+    return np.stack([sine * ahead + cosine * right, cosine * ahead - sine * right, -gravity])
+
+
+def heading_and_gravity(matrix: npt.NDArray[np.floating]) -> tuple[float, Vector]:
+    """Return the heading, rad, and gravity of a rotation (3, 3): undoes :func:`rotation`."""
+    matrix = np.asarray(matrix, np.float64)
+    gravity = -matrix[2]
+    up = np.array([0.0, -1.0, 0.0])
+    ahead = matrix @ (up - (up @ gravity) * gravity)
+    return math.atan2(ahead[0], ahead[1]), gravity

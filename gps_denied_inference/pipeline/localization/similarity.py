@@ -1,0 +1,166 @@
+"""Similarities of the plane, and the search for one that many pairs agree with.
+
+Points of the plane are complex numbers, x + iy with y up: a similarity w = a z + b turns by the
+angle of a and scales by its modulus; what this form cannot express is a mirror.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Complex = npt.NDArray[np.complex128]
+Mask = npt.NDArray[np.bool_]
+
+SAMPLES = 600
+"""Pairs of pairs tried: with one right pair in ten, both of a sample are right six times."""
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """w = a z + b."""
+
+    a: complex
+    b: complex
+
+    def __call__(self, z: Complex) -> Complex:
+        """Apply to points."""
+        return np.asarray(self.a * z + self.b, np.complex128)
+
+    @property
+    def scale(self) -> float:
+        """Factor of length."""
+        return abs(self.a)
+
+    @property
+    def angle(self) -> float:
+        """Turn, rad, anticlockwise."""
+        return math.atan2(self.a.imag, self.a.real)
+
+    def after(self, first: Similarity) -> Similarity:
+        """Return the similarity that applies ``first``, then this one."""
+        return Similarity(self.a * first.a, self.a * first.b + self.b)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a similarity must keep to.
+
+    Attributes:
+        least_scale, most_scale: of the modulus of a.
+        most_turn: rad, of the angle of a, either way.
+    """
+
+    least_scale: float
+    most_scale: float
+    most_turn: float
+
+    def hold(self, a: Complex) -> Mask:
+        """Tell which a (N,) keep to them."""
+        size = np.abs(a)
+        kept: Mask = (size >= self.least_scale) & (size <= self.most_scale)
+        kept &= np.abs(np.angle(a)) <= self.most_turn
+        return kept
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """A similarity and the pairs that agree with it.
+
+    Attributes:
+        similarity: least squares over the inliers.
+        inliers: (M,) bool.
+        rms: residual of the inliers, in the unit of w.
+    """
+
+    similarity: Similarity
+    inliers: Mask
+    rms: float
+
+    @property
+    def count(self) -> int:
+        """Number of inliers."""
+        return int(np.count_nonzero(self.inliers))
+
+
+def search(
+    z: Complex, w: Complex, threshold: float, bounds: Bounds, seed: int = 0
+) -> Agreement | None:
+    """Find the similarity within ``bounds`` that most pairs agree with.
+
+    Args:
+        z, w: (M,) points and their partners.
+        threshold: greatest residual of an inlier, in the unit of w.
+        seed: of the random sampling: the same input gives the same answer.
+
+    Returns:
+        The agreement, or None where no sample keeps to the bounds.
+    """
+    count = len(z)
+    if count < 2:
+        return None
+    random = np.random.default_rng(seed)
+    if count * (count - 1) // 2 <= SAMPLES:
+        first, second = np.triu_indices(count, 1)
+    else:
+        first = random.integers(0, count, SAMPLES)
+        second = (first + random.integers(1, count, SAMPLES)) % count
+    base = z[second] - z[first]
+    apart = np.abs(base) > 0.0
+    first, second, base = first[apart], second[apart], base[apart]
+    a = (w[second] - w[first]) / base
+    kept = bounds.hold(a)
+    if not kept.any():
+        return None
+    a, first = a[kept], first[kept]
+    b = w[first] - a * z[first]
+    residuals = np.abs(a[:, None] * z[None, :] + b[:, None] - w[None, :])
+    # Truncated squares rank models of equal count by how well their inliers fit (MSAC).
+    cost = np.minimum(residuals**2, threshold**2).sum(axis=1)
+    order = np.argsort(cost)[:5]
+    best: Agreement | None = None
+    for index in order:
+        found = _polish(z, w, Similarity(a[index], b[index]), threshold, bounds)
+        if found is not None and (
+            best is None or (found.count, -found.rms) > (best.count, -best.rms)
+        ):
+            best = found
+    return best
+
+
+def fit(z: Complex, w: Complex) -> Similarity | None:
+    """Return the least-squares similarity of pairs (M,), None for fewer than two points."""
+    if len(z) < 2:
+        return None
+    z_mean, w_mean = z.mean(), w.mean()
+    centred = z - z_mean
+    spread = float(np.sum(np.abs(centred) ** 2))
+    if spread <= 0.0:
+        return None
+    a = complex(np.sum(np.conj(centred) * (w - w_mean)) / spread)
+    return Similarity(a, complex(w_mean - a * z_mean))
+
+
+def _polish(
+    z: Complex, w: Complex, start: Similarity, threshold: float, bounds: Bounds
+) -> Agreement | None:
+    """Fit to the inliers until they stay the same."""
+    similarity, inliers = start, np.abs(start(z) - w) < threshold
+    for _ in range(5):
+        fitted = fit(z[inliers], w[inliers])
+        if fitted is None or not bounds.hold(np.array([fitted.a]))[0]:
+            break
+        again = np.abs(fitted(z) - w) < threshold
+        if np.count_nonzero(again) < np.count_nonzero(inliers):
+            break
+        similarity = fitted
+        if np.array_equal(again, inliers):
+            break
+        inliers = again
+    if np.count_nonzero(inliers) < 2:
+        return None
+    residuals = np.abs(similarity(z[inliers]) - w[inliers])
+    return Agreement(similarity, inliers, float(np.sqrt(np.mean(residuals**2))))
