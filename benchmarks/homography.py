@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -27,7 +26,8 @@ from benchmarks.engines import (
     pairs_of,
 )
 from benchmarks.published import Reference
-from gps_denied_inference.errors import ConfigurationError
+from gps_denied_inference.errors import ConfigurationError, FrameError, StorageError
+from gps_denied_inference.images.files import read_image
 from gps_denied_inference.pipeline.geometry import Points, project, verify
 from gps_denied_inference.pipeline.matcher import Matches
 from gps_denied_inference.runtimes.contract import BuildConfig, Progress
@@ -65,13 +65,17 @@ def read_sequence(folder: Path) -> PlanarSequence:
     images: dict[int, npt.NDArray[np.uint8]] = {}
     for number in (1, *truth):
         files = sorted(folder.glob(f"img{number}.*"))
-        image = cv2.imread(str(files[0]), cv2.IMREAD_GRAYSCALE) if files else None
-        if image is None:
+        if not files:
             raise ConfigurationError(
                 f"{folder} has no readable image img{number}.*: give the folder of an Oxford "
                 "affine sequence (img1.png, img2.png, H1to2p, ...)"
             )
-        images[number] = np.asarray(image, np.uint8)
+        try:
+            images[number] = read_image(files[0])
+        except (FrameError, StorageError) as error:
+            raise ConfigurationError(
+                f"{folder} has no readable image img{number}.*: {error}"
+            ) from error
     sizes = {image.shape for image in images.values()}
     if not truth or len(sizes) > 1 or any(h.shape != (3, 3) for h in truth.values()):
         raise ConfigurationError(

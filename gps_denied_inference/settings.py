@@ -132,7 +132,7 @@ class Settings:
     image_transport: str = setting(
         "raw",
         "'raw' subscribes image (sensor_msgs/Image), 'compressed' subscribes image/compressed "
-        "(sensor_msgs/CompressedImage, JPEG or PNG).",
+        "(sensor_msgs/CompressedImage: JPEG, PNG, TIFF, BMP, WebP, PGM or PPM).",
         choices=("raw", "compressed"),
     )
     result_reliability: str = setting(

@@ -19,6 +19,9 @@ from gps_denied_inference.images.raw import MAX_PIXELS, DepthScaling, check_pixe
 LONGEST_SIDE = 1920
 """px; larger frames are made smaller, as a flight camera's driver does before it publishes."""
 
+_MOST_BAD_FRAMES = 100
+"""Of a video in a row: behind more there is no more to come."""
+
 _FOLDER_PERIOD_NS = 100_000_000
 _START_STAMP_NS = 1_700_000_000_000_000_000
 
@@ -195,17 +198,32 @@ class VideoSource(_RealSource):
             capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
             rate = capture.get(cv2.CAP_PROP_FPS)
             period = round(1e9 / rate) if rate > 0 else _FOLDER_PERIOD_NS
-            index = 0
-            while True:
+            claimed = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+            index, bad = 0, 0
+            while bad <= _MOST_BAD_FRAMES and index + bad <= max(claimed, index):
                 there, bgr = capture.read()
                 if not there:
-                    return
+                    bad += 1
+                    continue
+                for _ in range(bad):  # OpenCV goes on behind a frame that does not decode
+                    yield _undecodable, 0, f"video frame {index}"
+                    index += 1
+                bad = 0
                 rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
                 stamp = _START_STAMP_NS + index * period
                 yield partial(np.asarray, rgb), stamp, f"video frame {index}"
                 index += 1
+            if index < claimed:
+                self.notes = [
+                    f"{self.name} breaks off after {index} of the {int(claimed)} frames that its "
+                    "header names"
+                ]
         finally:
             capture.release()
+
+
+def _undecodable() -> Image:
+    raise FrameError("OpenCV cannot decode it", "corrupt")
 
 
 class BagSource(_RealSource):

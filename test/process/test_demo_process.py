@@ -13,9 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
+import hostile_images as hostile
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from node_process import textured_frames
 
 SMALL = ("image_width=320", "image_height=256", "max_keypoints=300", "threads=2")
 
@@ -137,6 +140,23 @@ def test_video(tmp_path: Path, cache: Path, shared_data: Path) -> None:
     writer.release()
     done = demo(tmp_path / "out", cache, "--source", str(path))
     assert assert_all_answered(tmp_path / "out", done, 5)["source"]["kind"] == "video"
+
+
+def test_one_good_image_of_a_folder(tmp_path: Path, cache: Path) -> None:
+    """The torn one is counted, the good one is answered, and no pair is no "nan %"."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    pixels = next(textured_frames())
+    cv2.imwrite(str(folder / "a.jpg"), pixels)
+    (folder / "b.jpg").write_bytes(hostile.damaged((folder / "a.jpg").read_bytes()))
+    done = demo(tmp_path / "out", cache, "--source", str(folder))
+    assert done.returncode == 0, done.stderr
+    frames = report_of(tmp_path / "out")["frames"]
+    assert (frames["published"], frames["answered"], frames["unreadable"]) == (1, 1, 1)
+    assert frames["unreadable_reasons"] == {"corrupt": 1}
+    assert "b.jpg is left out (corrupt)" in done.stderr
+    assert "matches: none, since no two successive frames were answered" in done.stdout
+    assert "nan" not in done.stdout
 
 
 def test_frames_faster_than_the_node_are_counted_as_dropped(tmp_path: Path, cache: Path) -> None:

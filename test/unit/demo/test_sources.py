@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from pathlib import Path
 
@@ -248,6 +249,32 @@ def test_frames_of_a_video_are_bounded_before_one_is_decoded(tmp_path: Path) -> 
     writer.release()
     with pytest.raises(ConfigurationError, match="64 x 48 px is refused: max_image_pixels is 3000"):
         open_source(str(path), max_pixels=3000)
+
+
+@pytest.mark.parametrize("harm", ["torn frame", "cut"])
+def test_a_bad_frame_of_a_video_is_left_out_and_counted(tmp_path: Path, harm: str) -> None:
+    path = tmp_path / "flight.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, (64, 48))
+    for index in range(6):
+        writer.write(picture(40 + index))
+    writer.release()
+    data = bytearray(path.read_bytes())
+    frames = [match.start() for match in re.finditer(b"\xff\xd8\xff", data)]
+    if harm == "torn frame":
+        data[frames[2] : frames[3] - 8] = bytes(frames[3] - 8 - frames[2])
+    else:
+        del data[frames[3] :]
+    path.write_bytes(data)
+    source = open_source(str(path))
+    found = [frame.index for frame in source]
+    if harm == "torn frame":
+        assert found == [0, 1, 3, 4, 5]
+        assert {k: e.reason for k, e in source.refused.items()} == {"video frame 2": "corrupt"}
+        assert source.notes == []
+    else:
+        assert found == [0, 1, 2]
+        (note,) = source.notes
+        assert "breaks off after 3 of the 6 frames" in note
 
 
 def test_a_pipe_is_no_source(tmp_path: Path) -> None:
