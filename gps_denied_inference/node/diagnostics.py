@@ -11,8 +11,10 @@ import time
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 
 from gps_denied_inference.msg import InferenceStatus
+from gps_denied_inference.node import qos
 from gps_denied_inference.node.inputs import image_topic
 from gps_denied_inference.pipeline.accounting import LOST
 from gps_denied_inference.settings import Settings
@@ -148,7 +150,8 @@ class DiagnosticsPublisher:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        profile = qos.publisher(node, "/diagnostics", QoSProfile(depth=10))
+        self._publisher = node.create_publisher(DiagnosticArray, **profile)
         self._frames = FramesTask()
         self._active_since = float("nan")
         self._published = float("-inf")

@@ -8,7 +8,7 @@ from sensor_msgs.msg import ChannelFloat32, PointCloud
 from std_msgs.msg import Header
 
 from gps_denied_inference.errors import FrameError
-from gps_denied_inference.node import messages
+from gps_denied_inference.node import messages, qos
 from gps_denied_inference.pipeline.camera import CameraModel
 from gps_denied_inference.pipeline.feature_cloud import FeatureCloudBuilder
 from gps_denied_inference.pipeline.tracking.update import TrackUpdate
@@ -24,7 +24,9 @@ class FeatureCloudPublisher:
     def __init__(self, node: LifecycleNode, settings: Settings, profile: QoSProfile) -> None:
         self._node = node
         self._settings = settings
-        self._publisher = node.create_lifecycle_publisher(PointCloud, "~/feature_cloud", profile)
+        self._publisher = node.create_lifecycle_publisher(
+            PointCloud, **qos.publisher(node, "~/feature_cloud", profile)
+        )
         self._camera: CameraModel | None = None
         self._builder: FeatureCloudBuilder | None = None
 

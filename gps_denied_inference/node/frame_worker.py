@@ -118,12 +118,12 @@ class FrameWorker:
         """Count frames that were sent before the next one offered, and never taken."""
         self._accounting.skipped(count)
 
-    def lost(self, count: int) -> None:
-        """Count frames that the middleware lost on their way here."""
-        self._accounting.lost(count)
+    def lost(self, count: int, *, numbered: bool = True) -> None:
+        """Note frames that the middleware lost on their way here; see FrameAccounting.lost."""
+        self._accounting.lost(count, numbered=numbered)
         self._log(
             LOST,
-            f"{count} frames lost on the way from the camera: large images need the DDS settings "
+            "frames lost on the way from the camera: large images need the DDS settings "
             "of config/fastdds_large_images.xml in the camera's process and in this one; small "
             "ones are lost where the computer is overloaded",
             self._logger.warning,

@@ -22,6 +22,7 @@ from gps_denied_inference.images.compressed import compressed_to_array
 from gps_denied_inference.images.raw import image_to_array
 from gps_denied_inference.node import qos
 from gps_denied_inference.node.frame_worker import FrameWorker
+from gps_denied_inference.node.side_input import SideInput
 from gps_denied_inference.pipeline.camera import CameraModel
 from gps_denied_inference.pipeline.sequence import UNSUPPORTED, SequenceWatch
 from gps_denied_inference.settings import Settings
@@ -43,33 +44,24 @@ class FrameInputs:
         self._node = node
         self._settings = settings
         self._group = MutuallyExclusiveCallbackGroup()
-        self._side_group = MutuallyExclusiveCallbackGroup()
         self._subscriptions: list[Any] = []
-        self._calibration: tuple[Any, ...] | None = None
+        self._sides: list[SideInput] = []
+        self._calibration = ""
         self.camera_model: CameraModel | None = None
+        self._frames_qos = self._qos(image_topic(settings), qos.IMAGE)
+        self._info_qos = self._qos("camera_info", qos.CAMERA_INFO)
+        self._reference_qos = self._qos("reference/image", qos.REFERENCE)
+
+    def _qos(self, topic: str, profile: Any) -> qos.TopicQos:
+        return qos.TopicQos(self._node, topic, "subscription", profile)
 
     def subscribe(self, worker: FrameWorker) -> None:
         """Hand frames to ``worker`` from now on."""
-        create = self._node.create_subscription
-        self._subscriptions = [
-            self._subscribe_frames(worker),
-            create(
-                CameraInfo,
-                "camera_info",
-                self._calibrate,
-                qos.CAMERA_INFO,
-                callback_group=self._side_group,
-            ),
-        ]
+        self._subscriptions = [self._subscribe_frames(worker)]
+        self._sides = [SideInput(self._node, CameraInfo, self._info_qos, self._calibrate)]
         if self._settings.task == "match":
-            self._subscriptions.append(
-                create(
-                    Image,
-                    "reference/image",
-                    worker.offer_reference,
-                    qos.REFERENCE,
-                    callback_group=self._side_group,
-                )
+            self._sides.append(
+                SideInput(self._node, Image, self._reference_qos, worker.offer_reference)
             )
 
     def _subscribe_frames(self, worker: FrameWorker) -> Any:
@@ -88,16 +80,15 @@ class FrameInputs:
             worker.offer(message)
 
         def count_lost(lost: QoSMessageLostInfo) -> None:
-            worker.lost(lost.total_count_change)
+            worker.lost(lost.total_count_change, numbered=watch.is_numbered)
 
         kind = CompressedImage if self._settings.image_transport == "compressed" else Image
         create = functools.partial(
             self._node.create_subscription,
             kind,
-            image_topic(self._settings),
-            take,
-            qos.IMAGE,
+            callback=take,
             callback_group=self._group,
+            **self._frames_qos.arguments(),
         )
         try:
             return create(event_callbacks=SubscriptionEventCallbacks(message_lost=count_lost))
@@ -113,6 +104,9 @@ class FrameInputs:
         subscriptions, self._subscriptions = self._subscriptions, []
         for subscription in subscriptions:
             self._node.destroy_subscription(subscription)
+        sides, self._sides = self._sides, []
+        for side in sides:
+            side.destroy()
 
     def decode(self, message: Any) -> npt.NDArray[np.uint8]:
         """Convert a raw or compressed image to what the engine takes.
@@ -137,9 +131,10 @@ class FrameInputs:
             message.width,
             message.height,
         )
-        if calibration == self._calibration:
+        # As text, since NaN is never equal to itself.
+        if repr(calibration) == self._calibration:
             return  # drivers repeat it with every frame
-        self._calibration = calibration
+        self._calibration = repr(calibration)
         try:
             self.camera_model = CameraModel.from_info(*calibration)
         except GpsDeniedInferenceError as error:

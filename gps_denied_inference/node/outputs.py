@@ -27,13 +27,14 @@ class ResultPublishers:
         self._node = node
         self._settings = settings
         profile = qos.results(settings.result_reliability)
-        self._features = node.create_lifecycle_publisher(FeatureArray, "~/features", profile)
-        self._debug_image = node.create_lifecycle_publisher(Image, "~/debug_image", qos.DEBUG_IMAGE)
+        create = node.create_lifecycle_publisher
+        self._features = create(FeatureArray, **qos.publisher(node, "~/features", profile))
+        self._debug_image = create(Image, **qos.publisher(node, "~/debug_image", qos.DEBUG_IMAGE))
         self._publishers: list[Any] = [self._features, self._debug_image]
         self._matches: Any = None
         self._cloud: FeatureCloudPublisher | None = None
         if settings.task != "extract":
-            self._matches = node.create_lifecycle_publisher(MatchArray, "~/matches", profile)
+            self._matches = create(MatchArray, **qos.publisher(node, "~/matches", profile))
             self._publishers.append(self._matches)
         if settings.task == "track":
             self._cloud = FeatureCloudPublisher(node, settings, profile)

@@ -8,11 +8,14 @@ import threading
 from collections.abc import Sequence
 
 import rclpy
+import rclpy.logging
 from rclpy.executors import ExternalShutdownException
 from rclpy.signals import SignalHandlerOptions
 
+from gps_denied_inference.errors import GpsDeniedInferenceError
 from gps_denied_inference.node.node import InferenceNode
 from gps_denied_inference.node.spinning import NodeExecutor
+from gps_denied_inference.node.transitions import described
 
 EXECUTOR_THREADS = 4
 """Frames, state, thermal and a transition: none of them waits for another."""
@@ -41,7 +44,12 @@ def main(args: Sequence[str] | None = None, node_class: type[InferenceNode] = In
         signal.signal(number, lambda *_: stop.set())
     # rclpy's own handlers would end the context before the node could give anything back.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    node = node_class()
+    try:
+        node = node_class()
+    except GpsDeniedInferenceError as error:  # a quality of service that cannot be
+        rclpy.logging.get_logger("inference_node").fatal(described(error))
+        rclpy.try_shutdown()
+        return 1
     executor = NodeExecutor(EXECUTOR_THREADS)
     executor.add_node(node)
     try:

@@ -24,7 +24,9 @@ class StatusPublisher:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._publisher = node.create_publisher(InferenceStatus, "~/status", qos.STATE)
+        self._publisher = node.create_publisher(
+            InferenceStatus, **qos.publisher(node, "~/status", qos.STATE)
+        )
         self.state = InferenceStatus.STATE_UNCONFIGURED
         self.detail = ""
         self.progress = float("nan")

@@ -70,7 +70,9 @@ class ThermalStatePublisher:
         period = 1.0 / settings.thermal_rate
         self._monitor = ThermalMonitor(source, period)
         self._monitor.start()
-        self._publisher = node.create_publisher(ThermalStateMessage, "~/thermal_state", qos.STATE)
+        self._publisher = node.create_publisher(
+            ThermalStateMessage, **qos.publisher(node, "~/thermal_state", qos.STATE)
+        )
         self._group = MutuallyExclusiveCallbackGroup()
         # The first reading is published, and obeyed, before the node can be activated; a reader
         # that hangs holds configure up for no longer than this.

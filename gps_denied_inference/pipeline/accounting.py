@@ -67,7 +67,7 @@ class FrameAccounting:
         self._published: deque[float] = deque(maxlen=WINDOW)
         self._last_in = float("nan")
         self._gaps: deque[tuple[float, int]] = deque()
-        self._explained = 0
+        self._claims: list[tuple[float, int]] = []
 
     def received(self) -> None:
         """Count a frame in."""
@@ -75,16 +75,24 @@ class FrameAccounting:
             self._in += 1
             self._last_in = self._clock()
 
-    def lost(self, count: int) -> None:
-        """Count frames that the middleware says were sent here and lost on the way.
+    def lost(self, count: int, *, numbered: bool = True) -> None:
+        """Note frames that the middleware says were sent here and lost on the way.
 
-        They count as in, so that the books show what the camera sent; they are no sign of life
-        from it.
+        A middleware's own count may be wrong by any amount, so it is believed as far as the
+        sender's numbers show a gap (see :meth:`skipped`) around that time; a count beyond them, or
+        below 1, stands for the gap next to settle. What is lost counts as in, so that the books
+        show what the camera sent; it is no sign of life from it.
+
+        Args:
+            count: as the middleware gives it.
+            numbered: False where the middleware numbers nothing, and its count is all there is.
         """
         with self._lock:
-            self._in += count
-            self._drops[LOST] += count
-            self._explained += count
+            if numbered:
+                self._claims.append((self._clock(), count))
+            elif count > 0:
+                self._in += count
+                self._drops[LOST] += count
 
     def skipped(self, count: int) -> None:
         """Count frames that the sender numbered, and that were never taken.
@@ -97,12 +105,36 @@ class FrameAccounting:
 
     def _settle(self, now: float) -> None:
         while self._gaps and now - self._gaps[0][0] >= SETTLING:
-            _, count = self._gaps.popleft()
-            lost = min(count, self._explained)
-            self._explained -= lost
-            if count > lost:
-                self._in += count - lost
-                self._drops[SUPERSEDED] += count - lost
+            near = sum(size for stamp, size in self._gaps if stamp - self._gaps[0][0] <= SETTLING)
+            stamp, count = self._gaps.popleft()
+            lost = self._claimed(stamp, count, near)
+            self._in += count
+            for reason, share in ((LOST, lost), (SUPERSEDED, count - lost)):
+                if share:
+                    self._drops[reason] += share
+        # A claim that came to no gap by now never will.
+        oldest = self._gaps[0][0] if self._gaps else now
+        self._claims = [claim for claim in self._claims if claim[0] >= oldest - SETTLING]
+
+    def _claimed(self, stamp: float, count: int, near: int) -> int:
+        """Take from the claims around ``stamp`` what they say of a gap of ``count`` frames.
+
+        ``near`` is the size of this gap and of those that settle soon after, which one claim may
+        speak of together.
+        """
+        lost, kept = 0, []
+        for when, claim in self._claims:
+            if lost == count or abs(when - stamp) > SETTLING:
+                kept.append((when, claim))
+            elif 0 < claim <= near:
+                taken = min(claim, count - lost)
+                lost += taken
+                if claim > taken:
+                    kept.append((when, claim - taken))
+            else:
+                lost = count
+        self._claims = kept
+        return lost
 
     def answered(self, latencies: Mapping[str, float]) -> None:
         """Count a frame out, with the seconds that each of its stages took."""

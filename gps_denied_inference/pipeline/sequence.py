@@ -20,6 +20,8 @@ class SequenceWatch:
     def __init__(self) -> None:
         self._last: tuple[int, float] | None = None
         self._quiet_until = float("-inf")
+        self.is_numbered = True
+        """False once a message came without a number."""
 
     def missing(self, number: int, now: float) -> int:
         """Return how many messages were sent between the one before and this one.
@@ -28,7 +30,8 @@ class SequenceWatch:
             number: of the message that arrived.
             now: monotonic s.
         """
-        if number == UNSUPPORTED:
+        self.is_numbered = number != UNSUPPORTED
+        if not self.is_numbered:
             return 0
         last, self._last = self._last, (number, now)
         if last is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gps_denied_inference.pipeline.accounting import LOST, SETTLING, SUPERSEDED, FrameAccounting
 from gps_denied_inference.pipeline.sequence import QUIET, UNSUPPORTED, SequenceWatch
 
@@ -53,8 +55,11 @@ def test_lost_frames_are_in_and_dropped_but_no_sign_of_life():
     accounting, now = books()
     accounting.received()
     accounting.answered({})
-    now[0] = 3.0
+    now[0] = 2.0
     accounting.lost(4)
+    assert accounting.snapshot().frames_in == 1, "not settled yet"
+    accounting.skipped(4)
+    now[0] = 3.0
     snapshot = accounting.snapshot()
     assert (snapshot.frames_in, snapshot.frames_out, snapshot.drops) == (5, 1, {LOST: 4})
     assert snapshot.time_since_frame == 3.0
@@ -74,6 +79,52 @@ def test_a_gap_is_what_was_lost_and_the_rest_was_superseded():
         snapshot = accounting.snapshot()
         assert snapshot.drops == {LOST: 3, SUPERSEDED: 2}
         assert snapshot.frames_in == snapshot.frames_dropped == 5
+
+
+@pytest.mark.parametrize("count", [2**31 - 1, 2**31, 2**63, -1, 0])
+def test_a_wrong_count_of_the_middleware_is_worth_the_gap(count):
+    """Fast DDS adds 2**31 - 1 for one fragmented frame, and again when the camera leaves."""
+    accounting, now = books()
+    for _ in range(9):
+        accounting.received()
+        accounting.answered({})
+    accounting.lost(count)
+    accounting.skipped(1)
+    accounting.received()
+    accounting.answered({})
+    now[0] = 2 * SETTLING
+    accounting.lost(count)
+    snapshot = accounting.snapshot()
+    assert (snapshot.frames_in, snapshot.frames_out, snapshot.drops) == (11, 10, {LOST: 1})
+    now[0] = 10.0
+    accounting.skipped(3)  # nothing of it was said to be lost: the old claim is spent
+    now[0] = 11.0
+    assert accounting.snapshot().drops == {LOST: 1, SUPERSEDED: 3}
+    assert accounting.snapshot().frames_in == 14
+
+
+def test_one_claim_may_speak_of_two_gaps():
+    accounting, now = books()
+    accounting.skipped(2)
+    now[0] = 0.1
+    accounting.skipped(2)
+    accounting.lost(3)
+    now[0] = 0.1 + SETTLING
+    assert accounting.snapshot().drops == {LOST: 3, SUPERSEDED: 1}
+
+
+def test_a_claim_without_a_gap_adds_nothing():
+    accounting, now = books()
+    accounting.lost(5)
+    for now[0] in (0.1, SETTLING, 3.0):
+        assert accounting.snapshot().frames_in == 0
+
+
+def test_without_numbers_the_middlewares_count_is_all_there_is():
+    accounting, _ = books()
+    accounting.lost(2, numbered=False)
+    accounting.lost(-1, numbered=False)
+    assert accounting.snapshot().drops == {LOST: 2}
 
 
 def test_counts_never_fall():
