@@ -26,11 +26,11 @@ from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
+from gps_denied_inference.clients.fastdds_profile import fastdds_environment
+
 PACKAGE = "gps_denied_inference"
 NODE = "inference_node"
 BOOLEAN = ["true", "false"]
-# Jazzy's Fast DDS reads the first name, Kilted's and later the second.
-PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
 
 def declare_arguments(share: Path) -> list[DeclareLaunchArgument]:
@@ -40,7 +40,8 @@ def declare_arguments(share: Path) -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             "params_file",
             default_value=str(share / "config" / "inference.yaml"),
-            description="Parameter file; the default one lists and explains every parameter.",
+            description="Parameter file; the default one, which empty stands for too, lists and "
+            "explains every parameter.",
         ),
         DeclareLaunchArgument(
             "use_sim_time",
@@ -94,30 +95,16 @@ def declare_arguments(share: Path) -> list[DeclareLaunchArgument]:
     ]
 
 
-def fastdds_environment(choice: str, share: Path, environment: "os._Environ[str]") -> dict:
-    """Return the variables that give the node its Fast DDS profile; {} = leave as it is."""
-    if choice == "none":
-        return {}
-    if choice == "auto":
-        rmw = environment.get("RMW_IMPLEMENTATION", "")
-        if "fastrtps" not in (rmw or "rmw_fastrtps_cpp"):
-            return {}
-        if any(environment.get(name) for name in PROFILE_VARIABLES):
-            return {}
-        choice = str(share / "config" / "fastdds_large_images.xml")
-    elif not Path(choice).is_file():
-        raise ValueError(f"fastdds_profile:={choice}: no such file (or say auto or none)")
-    return dict.fromkeys(PROFILE_VARIABLES, choice)
-
-
 def start_node(context, share: Path) -> list:
     """Check the arguments and return the node with its event handlers."""
 
     def value(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
 
-    if not Path(value("params_file")).is_file():
-        raise ValueError(f"params_file:={value('params_file')}: no such file")
+    # A file that includes this one may have an argument of the same name, empty by default.
+    params_file = value("params_file") or str(share / "config" / "inference.yaml")
+    if not Path(params_file).is_file():
+        raise ValueError(f"params_file:={params_file}: no such file")
     try:
         respawn_delay = float(value("respawn_delay"))
     except ValueError:
@@ -132,7 +119,7 @@ def start_node(context, share: Path) -> list:
         executable="inference_node",
         name=NODE,
         namespace=value("namespace"),
-        parameters=[value("params_file"), {"use_sim_time": value("use_sim_time") == "true"}],
+        parameters=[params_file, {"use_sim_time": value("use_sim_time") == "true"}],
         remappings=[
             ("image", value("image_topic")),
             ("image/compressed", f"{value('image_topic')}/compressed"),

@@ -3,12 +3,15 @@
     ros2 launch gps_denied_inference vio_composition.launch.py \\
         vio_launch_file:=/path/to/estimator.launch.py image_topic:=/camera/image_raw
 
-The estimator's launch file is included as it is. Its own topic names are given as ``vio_*``
-arguments and remapped to the camera and to the node's results, so neither file has to be edited.
+The estimator's launch file is included as it is. Its own names of the camera's topics are given as
+``vio_*`` arguments and remapped, so neither file has to be edited. ``vio_features:=NAME`` gives it
+the node's tracks too; they are published with ``task: track`` in ``params_file``.
 """
 
+import os
 from pathlib import Path
 
+import yaml
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
 from launch.actions import (
@@ -17,6 +20,7 @@ from launch.actions import (
     IncludeLaunchDescription,
     OpaqueFunction,
     SetEnvironmentVariable,
+    UnsetLaunchConfiguration,
 )
 from launch.launch_description_sources import (
     AnyLaunchDescriptionSource,
@@ -25,6 +29,8 @@ from launch.launch_description_sources import (
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import SetRemap
 
+from gps_denied_inference.clients.fastdds_profile import fastdds_environment
+
 PACKAGE = "gps_denied_inference"
 ARGUMENTS = {
     "vio_launch_file": (None, "Launch file of the estimator (.py, .xml or .yaml). Required."),
@@ -32,14 +38,34 @@ ARGUMENTS = {
     "namespace": ("", "Namespace of the inference node."),
     "params_file": ("", "Parameter file of the inference node; empty = its default."),
     "autostart": ("true", "Configure and activate the inference node at once."),
-    "use_sim_time": ("false", "Take time from /clock."),
+    "use_sim_time": ("false", "Take time from /clock; true is handed on to the estimator."),
     "image_topic": ("/camera/image_raw", "Camera image, for both."),
     "camera_info_topic": ("/camera/camera_info", "Calibration, for both."),
+    "fastdds_profile": (
+        "auto",
+        "Fast DDS profile, for both. auto: the large-image profile of this package, unless the "
+        "environment names one already or another RMW is used; none; or the path of an XML file.",
+    ),
     "vio_image": ("image", "The estimator's name for the camera image."),
     "vio_camera_info": ("camera_info", "The estimator's name for the calibration."),
-    "vio_features": ("feature_cloud", "The estimator's name for tracked features."),
-    "vio_fix": ("fix", "The estimator's name for position fixes; the node publishes none yet."),
+    "vio_features": (
+        "",
+        "The estimator's name for tracked features; empty = it is not given the node's.",
+    ),
 }
+
+
+def publishes_features(params_file: Path) -> bool:
+    """Tell whether a parameter file asks for the task that publishes ``~/feature_cloud``."""
+    with params_file.open(encoding="utf-8") as stream:
+        pending = [yaml.safe_load(stream)]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            if part.get("task") == "track":
+                return True
+            pending.extend(part.values())
+    return False
 
 
 def compose(context, share: Path) -> list:
@@ -55,13 +81,25 @@ def compose(context, share: Path) -> list:
     wrong = [name for name, separator, _ in pairs if not separator]
     if wrong:
         raise ValueError(f"vio_arguments: '{wrong[0]}' is not of the form name:=value")
+    params_file = Path(value("params_file") or share / "config" / "inference.yaml")
+    if not params_file.is_file():
+        raise ValueError(f"params_file:={params_file}: no such file")
+    remaps = {"vio_image": value("image_topic"), "vio_camera_info": value("camera_info_topic")}
+    if value("vio_features"):
+        if not publishes_features(params_file):
+            raise ValueError(
+                f"vio_features:={value('vio_features')}: nothing would be published there, since "
+                f"params_file:={params_file} does not set 'task: track'"
+            )
+        results = f"/{value('namespace').strip('/')}/inference_node".replace("//", "/")
+        remaps["vio_features"] = f"{results}/feature_cloud"
 
     names = ("namespace", "autostart", "use_sim_time", "image_topic", "camera_info_topic")
-    inference = {name: value(name) for name in names}
-    if value("params_file"):
-        inference["params_file"] = value("params_file")
-    results = f"/{value('namespace').strip('/')}/inference_node".replace("//", "/")
-    profile = str(share / "config" / "fastdds_large_images.xml")
+    inference = {name: value(name) for name in (*names, "fastdds_profile")}
+    inference["params_file"] = str(params_file)
+    # The estimator may have arguments of the same names: it gets its own defaults of them.
+    kept = {"use_sim_time"} if value("use_sim_time") == "true" else set()
+    profile = fastdds_environment(value("fastdds_profile"), share, os.environ)
     return [
         # Groups keep arguments, remappings and environment from leaking into one another.
         GroupAction(
@@ -75,12 +113,9 @@ def compose(context, share: Path) -> list:
         GroupAction(
             [
                 # Subscribers of large images need the profile as much as the camera does.
-                SetEnvironmentVariable("FASTRTPS_DEFAULT_PROFILES_FILE", profile),
-                SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", profile),
-                SetRemap(src=value("vio_image"), dst=value("image_topic")),
-                SetRemap(src=value("vio_camera_info"), dst=value("camera_info_topic")),
-                SetRemap(src=value("vio_features"), dst=f"{results}/feature_cloud"),
-                SetRemap(src=value("vio_fix"), dst=f"{results}/fix"),
+                *(SetEnvironmentVariable(name, file) for name, file in profile.items()),
+                *(SetRemap(src=value(name), dst=topic) for name, topic in remaps.items()),
+                *(UnsetLaunchConfiguration(name) for name in ARGUMENTS if name not in kept),
                 IncludeLaunchDescription(
                     AnyLaunchDescriptionSource(str(vio_launch_file)),
                     launch_arguments=[(name, argument) for name, _, argument in pairs],

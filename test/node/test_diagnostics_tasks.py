@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import platform
+from typing import ClassVar
 
 import pytest
 
@@ -186,8 +187,11 @@ class _Node:
     def __init__(self):
         self.publisher = _Publisher()
 
-    def create_publisher(self, kind, topic, depth):
-        assert (kind, topic) == (DiagnosticArray, "/diagnostics")
+    _parameter_overrides: ClassVar[dict] = {}
+
+    def create_publisher(self, kind, topic, qos_profile, qos_overriding_options):
+        assert (kind, topic, qos_profile.depth) == (DiagnosticArray, "/diagnostics", 10)
+        assert not qos_overriding_options.policy_kinds
         return self.publisher
 
     def get_clock(self):

@@ -3,6 +3,8 @@
 import sys
 
 from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 PROGRAM = """
@@ -23,5 +25,14 @@ except (KeyboardInterrupt, ExternalShutdownException):
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Return the node."""
-    return LaunchDescription([Node(executable=sys.executable, arguments=["-c", PROGRAM])])
+    """Return the node, in a namespace of its own by an argument that others have too."""
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument("namespace", default_value="vio"),
+            Node(
+                executable=sys.executable,
+                arguments=["-c", PROGRAM],
+                namespace=LaunchConfiguration("namespace"),
+            ),
+        ]
+    )
