@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,11 +105,21 @@ def _parameters(args: argparse.Namespace) -> dict[str, str]:
         name, equals, value = pair.partition("=")
         if not equals or not name or not value:
             raise ConfigurationError(f"--set {pair}: give NAME=VALUE")
-        parameters[name] = value
+        parameters[name] = _as_typed(name, value)
     for name in ("runtime", "device", "precision"):
         if getattr(args, name) is not None:
             parameters[name] = getattr(args, name)
     return parameters
+
+
+def _as_typed(name: str, text: str) -> str:
+    """Write a double with its point, without which ROS takes 20 for an integer."""
+    from gps_denied_inference.settings import Settings
+
+    if any(row.name == name and row.type_name == "double" for row in Settings.table()):
+        with contextlib.suppress(ValueError):
+            return repr(float(text))
+    return text
 
 
 def _decoding(parameters: Mapping[str, str]) -> dict[str, Any]:

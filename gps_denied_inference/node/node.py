@@ -94,6 +94,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
             self._apply_dynamic,
         )
         self._settings = Settings()
+        self._warned: set[str] = set()
         self._status_group = MutuallyExclusiveCallbackGroup()
         # A steady clock: with use_sim_time, a simulation that stands still must not silence them.
         self._status_timer = self.create_timer(
@@ -102,6 +103,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
             callback_group=self._status_group,
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
+        self._warn_of_unknown_parameters(topics=False)
         self._publish_status()
 
     # Transitions -------------------------------------------------------------------------------
@@ -205,6 +207,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
             self._obey(action)
             worker.start()
             self._inputs.subscribe(worker)
+            self._warn_of_unknown_parameters()
         except ConfigurationError as error:
             self.get_logger().error(f"activate refused: {error}")
             self._change_status(InferenceStatus.STATE_INACTIVE, f"activate refused: {error}")
@@ -248,6 +251,16 @@ class InferenceNode(LifecycleNodeMixin, Node):
         detail = f"released after an error: {cause}" if cause else "released after an error"
         self._change_status(InferenceStatus.STATE_UNCONFIGURED, detail)
         return SUCCESS
+
+    def _warn_of_unknown_parameters(self, *, topics: bool = True) -> None:
+        """Name each parameter that was given and that nothing reads, once.
+
+        ``topics``: of topics too, which are all there once the node is active.
+        """
+        for line in self._settings_table.unknown_overrides():
+            if line not in self._warned and (topics or "'qos_overrides." not in line):
+                self._warned.add(line)
+                self.get_logger().warning(line)
 
     def _stop_frames(self) -> None:
         if self._inputs is not None:
@@ -319,7 +332,13 @@ class InferenceNode(LifecycleNodeMixin, Node):
     ) -> SetParametersResult:
         """Set parameters, all or none; what ``ros2 param set`` comes to."""
         refusal = self._settings_table.refuse_wrong_types(parameter_list)
-        return refusal or super().set_parameters_atomically(parameter_list)
+        if refusal is not None:
+            return refusal
+        # What is as it was is no change, whatever the state: the node's own dump can be loaded.
+        changes = self._settings_table.changed(parameter_list)
+        if parameter_list and not changes:
+            return SetParametersResult(successful=True)
+        return super().set_parameters_atomically(changes)
 
     def _change_status(self, state: int, detail: str, progress: float = float("nan")) -> None:
         self._status.change(state, detail, progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -90,6 +91,34 @@ class NodeParameters:
             self._node.declare_parameter(
                 row.name, row.default, descriptor(row), ignore_override=True
             )
+
+    def unknown_overrides(self) -> list[str]:
+        """Return a line for each parameter that was given and that nothing reads.
+
+        ``qos_overrides`` are declared with their topics, so this is asked once all are there.
+        """
+        declared = set(self._node._parameters)
+        lines = []
+        for name in sorted(set(self._node._parameter_overrides) - declared):
+            if name.startswith("qos_overrides."):
+                hint = "the node has no such topic or policy with these parameters"
+            else:
+                near = difflib.get_close_matches(name, self._rows, 1)
+                hint = f"is '{near[0]}' meant?" if near else "docs/parameters.md lists all"
+            lines.append(f"parameter '{name}' is unknown and has no effect: {hint}")
+        return lines
+
+    def changed(self, parameters: Sequence[RosParameter[Any]]) -> list[RosParameter[Any]]:
+        """Return those of ``parameters`` that would change something."""
+        held = self._node._parameters
+        return [
+            parameter
+            for parameter in parameters
+            if parameter.name in self._refused
+            or parameter.name not in held
+            or (held[parameter.name].type_, held[parameter.name].value)
+            != (parameter.type_, parameter.value)
+        ]
 
     def refuse_wrong_types(
         self, parameters: Sequence[RosParameter[Any]]
