@@ -91,6 +91,7 @@ class MessageMaker:
             inliers=_flat(geometry.inliers if geometry else None, np.bool_),
             inlier_count=int(geometry.inliers.sum()) if geometry else 0,
             inlier_rms=float(geometry.rms) if geometry else float("nan"),
+            confidence=float(geometry.confidence) if geometry else float("nan"),
         )
 
 

@@ -93,6 +93,7 @@ def match_array(result: FrameResult, header: Header, matcher: str, reference: st
     message.model_type = MatchArray.MODEL_NONE
     message.model = np.full(9, np.nan)
     message.inlier_rms = float("nan")
+    message.confidence = float("nan")
     geometry = result.geometry
     if geometry is not None and geometry.type in MODEL_TYPES:
         message.model_type = MODEL_TYPES[geometry.type]
@@ -100,6 +101,7 @@ def match_array(result: FrameResult, header: Header, matcher: str, reference: st
         message.inliers = geometry.inliers.tolist()
         message.inlier_count = int(geometry.inliers.sum())
         message.inlier_rms = float(geometry.rms)
+        message.confidence = float(geometry.confidence)
     return message
 
 

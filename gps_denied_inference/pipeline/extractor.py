@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gps_denied_inference.errors import FrameError
+from gps_denied_inference.pipeline.contrast import Contrast
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.runtimes.contract import EngineHandle, InferenceRuntime
 from gps_denied_inference.runtimes.outputs import OutputCheck
@@ -86,4 +87,6 @@ class Extractor:
             height=height,
             model=self._model,
             model_sha256=self._sha256,
+            scale=max(width / self.width, height / self.height),
+            contrast=Contrast.of(image, self.width, self.height),
         )

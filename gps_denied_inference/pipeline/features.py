@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from gps_denied_inference.pipeline.contrast import Contrast
+
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -28,6 +30,8 @@ class Features:
         model_sha256: hex; descriptors of different hashes must not be compared.
         track_ids: (N,) uint64, or None where tracks are not kept.
         track_ages: (N,) uint32, frames since the track began (0 = new), or None.
+        scale: px of that image per px of what the network saw of it.
+        contrast: where that image shows more than noise, or None where nobody measured.
     """
 
     keypoints: FloatArray
@@ -39,8 +43,14 @@ class Features:
     model_sha256: str
     track_ids: npt.NDArray[np.uint64] | None = None
     track_ages: npt.NDArray[np.uint32] | None = None
+    scale: float = 1.0
+    contrast: Contrast | None = None
 
     @property
     def count(self) -> int:
         """N, the number of features."""
         return int(self.keypoints.shape[0])
+
+    def evident(self, points: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_] | None:
+        """Tell which points (M, 2) px have contrast beyond the noise; None = not measured."""
+        return None if self.contrast is None else self.contrast.at(points)

@@ -2,8 +2,8 @@
 
 The search is OpenCV's; whether its answer counts is decided here. A model is refused, and None
 returned, where the pairs are too few or degenerate (one point, one line), where the model itself
-cannot be a camera's (mirrored, singular, points behind the camera), or where no more pairs agree
-with it than chance would give.
+cannot be a camera's (mirrored, singular, points behind the camera), or where chance would give as
+good a one too often (:mod:`acceptance`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gps_denied_inference.errors import UnknownNameError
+from gps_denied_inference.pipeline import acceptance
 from gps_denied_inference.pipeline.matcher import Matches
+from gps_denied_inference.pipeline.residuals import agreeing
+from gps_denied_inference.pipeline.residuals import project as project
+from gps_denied_inference.pipeline.residuals import residuals_of as residuals_of
 
 ModelName = Literal["homography", "fundamental"]
 Points = npt.NDArray[np.float64]
@@ -25,17 +29,6 @@ Mask = npt.NDArray[np.bool_]
 CONFIDENCE = 0.999
 MAX_ITERATIONS = {"homography": 10_000, "fundamental": 5_000}
 """Enough for one right pair in five, and one in three. Better sets stop the search long before."""
-
-_SAMPLE = {"homography": 4, "fundamental": 7}
-SURPLUS = {"homography": 8, "fundamental": 16}
-CHANCE_FACTOR = {"homography": 3.0, "fundamental": 6.0}
-LEAST_SHARE = {"homography": 0.02, "fundamental": 0.0}
-"""Inliers wanted = sample that defines the model + surplus + factor x what one random model gets
-+ least share x pairs.
-
-The best of thousands of models collects several times more than one random model does. Between
-frames of a real flight with no ground in common, fundamental matrices with 20 to 60 inliers are
-common, and homographies with 15 of 340 pairs were seen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +43,15 @@ class GeometricModel:
         inliers: (M,) bool, residual below the threshold.
         rms: px, root mean square residual of the inliers: distance in the reference image for a
             homography, Sampson distance for a fundamental matrix.
+        confidence: -log10 of how many models as good as this one such pairs of images give by
+            chance, :data:`acceptance.MIN_CONFIDENCE` or more; NaN = not measured.
     """
 
     type: ModelName
     matrix: Points
     inliers: Mask
     rms: float
+    confidence: float = float("nan")
 
     @property
     def inlier_count(self) -> int:
@@ -83,53 +79,37 @@ def verify(
     Raises:
         UnknownNameError: no such model.
     """
-    if model not in _SAMPLE:
-        raise UnknownNameError("geometric model", model, _SAMPLE)
+    if model not in MAX_ITERATIONS:
+        raise UnknownNameError("geometric model", model, MAX_ITERATIONS)
     query = matches.query_points.astype(np.float64)
     reference = matches.reference_points.astype(np.float64)
     finite = np.isfinite(query).all(axis=1) & np.isfinite(reference).all(axis=1)
-    if np.count_nonzero(finite) < _SAMPLE[model] + SURPLUS[model]:
+    if np.count_nonzero(finite) < acceptance.SAMPLES[model] + acceptance.MIN_SURPLUS:
         return None
     if _on_a_line(query[finite]) or _on_a_line(reference[finite]):
         return None
     matrix = _search(query[finite], reference[finite], model, threshold, seed)
     if matrix is None:
         return None
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        residuals = residuals_of(matrix, model, query, reference)
-    inliers = finite & (residuals < threshold)
-    if model == "homography":
-        inliers &= _in_front(matrix, query)
-    chance = _by_chance(model, reference[finite], threshold)
-    wanted = _SAMPLE[model] + SURPLUS[model] + CHANCE_FACTOR[model] * chance
-    wanted += LEAST_SHARE[model] * np.count_nonzero(finite)
-    if np.count_nonzero(inliers) < wanted:
-        return None
+    residuals, inliers = agreeing(matrix, model, query, reference, threshold)
     if _on_a_line(query[inliers]) or _on_a_line(reference[inliers]):
+        return None
+    evidence = acceptance.Evidence.of(
+        query,
+        reference,
+        matches.query_size or _extent(query[finite]),
+        matches.reference_size or _extent(reference[finite]),
+        matches.evident,
+        matches.query_scale,
+        matches.reference_scale,
+        matches.joint,
+    )
+    confidence = acceptance.confidence(evidence, matrix, model, threshold)
+    if confidence < acceptance.MIN_CONFIDENCE:
         return None
     rms = float(np.sqrt(np.mean(residuals[inliers] ** 2)))
     return GeometricModel("homography" if model == "homography" else "fundamental",
-                          matrix, inliers, rms)  # fmt: skip
-
-
-def project(homography: Points, points: npt.NDArray[np.floating]) -> Points:
-    """Apply a homography (3, 3) to points (N, 2) in px."""
-    mapped = points @ homography[:, :2].T + homography[:, 2]
-    projected: Points = mapped[:, :2] / mapped[:, 2:]
-    return projected
-
-
-def residuals_of(matrix: Points, model: str, query: Points, reference: Points) -> Points:
-    """Return each pair's residual in px, (M,); see :class:`GeometricModel` for its meaning."""
-    if model == "homography":
-        distance: Points = np.linalg.norm(project(matrix, query) - reference, axis=1)
-        return distance
-    line_reference = query @ matrix[:, :2].T + matrix[:, 2]
-    line_query = reference @ matrix[:2, :] + matrix[2, :]
-    algebraic = np.sum(line_reference[:, :2] * reference, axis=1) + line_reference[:, 2]
-    gradient = np.sum(line_reference[:, :2] ** 2, axis=1) + np.sum(line_query[:, :2] ** 2, axis=1)
-    sampson: Points = np.abs(algebraic) / np.sqrt(gradient)
-    return sampson
+                          matrix, inliers, rms, confidence)  # fmt: skip
 
 
 def _search(
@@ -165,12 +145,6 @@ def _search(
     return matrix if 1e-6 < float(np.linalg.det(matrix)) < 1e6 else None
 
 
-def _in_front(matrix: Points, query: Points) -> Mask:
-    """Tell which points stay on the camera's side of the plane's horizon."""
-    in_front: Mask = query @ matrix[2, :2] + matrix[2, 2] > 0.0
-    return in_front
-
-
 def _on_a_line(points: Points) -> bool:
     """Tell whether all points lie on one line or in one spot, to within half a pixel."""
     if len(points) < 3:
@@ -180,11 +154,7 @@ def _on_a_line(points: Points) -> bool:
     return bool(least_variance < 0.5**2)
 
 
-def _by_chance(model: str, reference: Points, threshold: float) -> float:
-    """Expect this many of the pairs to agree with any model if they were random."""
-    width, height = np.maximum(np.ptp(reference, axis=0), 1.0)
-    if model == "homography":
-        share = np.pi * threshold**2 / (width * height)
-    else:
-        share = 2.0 * threshold * np.hypot(width, height) / (width * height)
-    return float(len(reference) * min(1.0, share))
+def _extent(points: Points) -> tuple[float, float]:
+    """Return the size of the least image that holds the points, its margin too."""
+    width, height = points.max(axis=0) + 2.0 * acceptance.BORDER
+    return float(width), float(height)

@@ -25,6 +25,11 @@ class Matches:
         scores: (M,) float32, 0..1, larger is better.
         query_points: (M, 2) float32, px of the query image.
         reference_points: (M, 2) float32, px of the reference image.
+        query_size, reference_size: (width, height) px of the images; None = not known.
+        evident: (M,) bool, pairs where both images have contrast beyond their noise (see
+            :mod:`contrast`); None = not measured, all count.
+        query_scale, reference_scale: px of the images per px of what the network saw of them.
+        joint: True where a network found all pairs together, so that neighbours move alike.
     """
 
     query_indices: IndexArray
@@ -32,6 +37,12 @@ class Matches:
     scores: FloatArray
     query_points: FloatArray
     reference_points: FloatArray
+    query_size: tuple[int, int] | None = None
+    reference_size: tuple[int, int] | None = None
+    evident: npt.NDArray[np.bool_] | None = None
+    query_scale: float = 1.0
+    reference_scale: float = 1.0
+    joint: bool = False
 
     @property
     def count(self) -> int:
@@ -46,6 +57,12 @@ class Matches:
             self.scores[keep],
             self.query_points[keep],
             self.reference_points[keep],
+            self.query_size,
+            self.reference_size,
+            None if self.evident is None else self.evident[keep],
+            self.query_scale,
+            self.reference_scale,
+            self.joint,
         )
 
     @classmethod
@@ -56,11 +73,18 @@ class Matches:
         query_indices: npt.NDArray[np.integer],
         reference_indices: npt.NDArray[np.integer],
         scores: npt.NDArray[np.floating],
+        joint: bool = False,
     ) -> Matches:
         """Build from indices into both; points are looked up."""
         q = query_indices.astype(np.int32)
         r = reference_indices.astype(np.int32)
-        return cls(q, r, scores.astype(np.float32), query.keypoints[q], reference.keypoints[r])
+        here, there = query.keypoints[q], reference.keypoints[r]
+        return cls(
+            q, r, scores.astype(np.float32), here, there,
+            (query.width, query.height), (reference.width, reference.height),
+            _both(query.evident(here), reference.evident(there)),
+            query.scale, reference.scale, joint,
+        )  # fmt: skip
 
     @classmethod
     def none(cls) -> Matches:
@@ -140,6 +164,7 @@ class EngineMatcher:
         self._runtime = runtime
         self._handle = handle
         self.name = handle.entry.model.name
+        self._joint = bool(handle.entry.model.weights_sha256)  # without weights: no attention
         self._shapes = {spec.name: spec.shape for spec in handle.inputs}
         self._outputs = OutputCheck(handle)
 
@@ -164,7 +189,8 @@ class EngineMatcher:
         # Two rows may claim one partner where their values are equal: the better scored wins.
         q = q[np.argsort(-scores[q], kind="stable")]
         q = np.sort(q[np.unique(partner[q], return_index=True)[1]])
-        return Matches.between(query, reference, q, partner[q], np.clip(scores[q], 0.0, 1.0))
+        kept = np.clip(scores[q], 0.0, 1.0)
+        return Matches.between(query, reference, q, partner[q], kept, self._joint)
 
     def _inputs(self, features: Features, side: str) -> dict[str, npt.NDArray[np.generic]]:
         keypoints = np.zeros(self._shapes[f"keypoints{side}"], np.float32)
@@ -184,6 +210,12 @@ class EngineMatcher:
             f"count{side}": np.array([count], np.int32),
             f"size{side}": np.array([features.width, features.height], np.float32),
         }
+
+
+def _both(
+    a: npt.NDArray[np.bool_] | None, b: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.bool_] | None:
+    return b if a is None else a if b is None else a & b
 
 
 def refuse_different_networks(query: Features, reference: Features) -> None:

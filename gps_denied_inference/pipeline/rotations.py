@@ -73,7 +73,9 @@ class RotatedReference:
         if not 1 <= angles <= 36:
             raise InvalidParameterError("angles", angles, "in 1..36")
         views = [extractor.extract(image)]
-        views += [_extract_turned(extractor, image, 360.0 * i / angles) for i in range(1, angles)]
+        turned = [_extract_turned(extractor, image, 360.0 * i / angles) for i in range(1, angles)]
+        # Turning averages the noise away: contrast is the upright image's, where points lie.
+        views += [dataclasses.replace(view, contrast=views[0].contrast) for view in turned]
         return cls(tuple(views), _join(views))
 
 

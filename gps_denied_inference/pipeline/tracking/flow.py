@@ -201,6 +201,11 @@ def see_motion(before: View, now: View, features: Features) -> Matches:
         np.ones(len(indices), np.float32),
         now.to_received(found[ok]).astype(np.float32),
         features.keypoints[indices],
+        (features.width, features.height),
+        (features.width, features.height),
+        features.evident(features.keypoints[indices]),
+        features.scale,
+        features.scale,
     )
 
 

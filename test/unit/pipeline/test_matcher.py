@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gps_denied_inference.errors import InputMismatchError, InvalidParameterError
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.matcher import EngineMatcher, Matches, MutualNearestNeighbour
-from gps_denied_inference.runtimes.contract import TensorSpec
+from gps_denied_inference.runtimes.contract import BuildConfig, TensorSpec
 
 
 def features(descriptors, seed=0, model="xfeat", sha="aa"):
@@ -102,13 +102,15 @@ def test_select_keeps_rows_together():
 
 
 class OneToOne:
-    """A runtime whose matcher joins equal rows, and says so for padding too, as a bad one would."""
+    """A runtime whose matcher joins equal rows, those out of use too."""
 
     def infer(self, handle, inputs):
         self.inputs = inputs
         k = len(inputs["keypoints0"])
+        partner = np.arange(k, dtype=np.int32)
+        partner[inputs["count1"][0] : inputs["count0"][0]] = -1
         return {
-            "matches0": np.arange(k, dtype=np.int32),
+            "matches0": partner,
             "scores0": np.full(k, 0.5, np.float32),
         }
 
@@ -122,8 +124,13 @@ def engine(k, dim):
             TensorSpec(f"count{side}", (1,), "int32"),
             TensorSpec(f"size{side}", (2,), "float32"),
         ]
-    entry = SimpleNamespace(model=SimpleNamespace(name="lighterglue"))
-    return SimpleNamespace(inputs=tuple(specs), entry=entry)
+    model = SimpleNamespace(
+        name="lighterglue", kind="matcher", descriptor_dim=dim, weights_sha256="aa"
+    )
+    config = BuildConfig(max_keypoints=k)
+    readback = SimpleNamespace(runtime="stand-in")
+    entry = SimpleNamespace(model=model, config=config)
+    return SimpleNamespace(inputs=tuple(specs), entry=entry, readback=readback)
 
 
 def test_engine_matcher_pads_and_ignores_the_padding():
