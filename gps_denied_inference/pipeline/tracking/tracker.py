@@ -26,8 +26,10 @@ from gps_denied_inference.pipeline import geometry as geo
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.geometry import GeometricModel
 from gps_denied_inference.pipeline.matcher import Matches
-from gps_denied_inference.pipeline.tracking.flow import View, carry, extend, see_motion
-from gps_denied_inference.pipeline.tracking.links import Links, Tracks, find_links
+from gps_denied_inference.pipeline.tracking.flow import View, see_motion
+from gps_denied_inference.pipeline.tracking.following import carry, follow
+from gps_denied_inference.pipeline.tracking.links import find_links
+from gps_denied_inference.pipeline.tracking.tracks import Links, Tracks, pairs_by_id
 from gps_denied_inference.pipeline.tracking.update import TrackUpdate
 
 MODELS = ("homography", "fundamental", "none")
@@ -182,16 +184,10 @@ class Tracker:
         if not candidates:
             return self._begin(features, stamp_ns, tag, "gap")
         for candidate in candidates:
-            link = self._link(features, candidate)
-            if link is None:
-                continue
-            detected = features
-            if candidate.view is not None and self._view is not None:
-                features, link = extend(
-                    features, link, candidate.tracks, candidate.features, candidate.view,
-                    self._view, self._threshold, self._max_followed,
-                )  # fmt: skip
-            return self._continue(features, detected, stamp_ns, tag, candidate, link)
+            linked = self._link(features, candidate)
+            if linked is not None:
+                moved, links = linked
+                return self._continue(moved, features, stamp_ns, tag, candidate, links)
         if anchor not in candidates:  # too long ago to be tried again
             self._anchor = None
         return self._lose(features, stamp_ns, tag, "lost")
@@ -221,7 +217,7 @@ class Tracker:
         model = self._verify(motion)
         if model is None:
             return None
-        features, link = carry(
+        features, links = carry(
             newest.features, newest.tracks, motion, model, newest.view, view,
             self._threshold, self._max_followed,
         )  # fmt: skip
@@ -229,7 +225,7 @@ class Tracker:
             return None
         self._view = view
         self._counters["followed_frames"] += 1
-        return self._continue(features, newest.detected, stamp_ns, tag, newest, link, False)
+        return self._continue(features, newest.detected, stamp_ns, tag, newest, links, False)
 
     def _begin(self, features: Features, stamp_ns: int, tag: Any, event: str) -> TrackUpdate:
         """Start afresh with this frame; what leads to the old key frame is still reported."""
@@ -260,28 +256,26 @@ class Tracker:
         stamp_ns: int,
         tag: Any,
         earlier: _Frame,
-        link: Links,
+        links: Links,
         newly_detected: bool = True,
     ) -> TrackUpdate:
-        fresh = np.ones(features.count, np.bool_)
-        fresh[link.here] = False
-        ids = np.zeros(features.count, np.uint64)
-        ids[link.here] = earlier.tracks.ids[link.there]
-        ids[fresh] = self._take(int(np.count_nonzero(fresh)))
-        tracks = link.advance(features, earlier.tracks, ids)
-        frame = self._frame(features, detected, stamp_ns, tag, tracks)
         keyframe = self._keyframe
         assert keyframe is not None
-        matches = _pairs_by_id(frame, keyframe)
+        ids = np.zeros(features.count, np.uint64)
+        ids[links.here] = earlier.tracks.ids[links.there]
+        matches = pairs_by_id(features, ids, keyframe.features)
         model = self._verify(matches)
-        continued = len(link.here)
         if model is not None and model.type == "fundamental":
-            # Frame to frame, an epipolar line lets slow drift pass; seen from the key frame it adds
-            # up. (A homography's links are gated by their filtered positions instead.)
-            drifted = matches.query_indices[~model.inliers]
-            frame.ids[drifted] = self._take(len(drifted))
-            frame.tracks.ages[drifted] = 0
-            continued -= len(drifted)
+            # Frame to frame, an epipolar line lets slow drift pass; from the key frame it adds up.
+            drifted = np.zeros(features.count, np.bool_)
+            drifted[matches.query_indices[~model.inliers]] = True
+            links = links.without(drifted[links.here])
+        fresh = np.ones(features.count, np.bool_)
+        fresh[links.here] = False
+        ids[fresh] = self._take(int(np.count_nonzero(fresh)))
+        tracks = links.advance(features, earlier.tracks, ids, self._view)
+        frame = self._frame(features, detected, stamp_ns, tag, tracks)
+        continued = len(links.here)
         due = self._keyframe_due(matches, model, frame, keyframe)
         if due:
             self._keyframe = frame
@@ -333,7 +327,7 @@ class Tracker:
         return cut
 
     def _with_fresh_ids(self, features: Features, stamp_ns: int, tag: Any) -> _Frame:
-        tracks = Tracks.fresh(features, self._take(features.count))
+        tracks = Tracks.fresh(features, self._take(features.count), self._view)
         return self._frame(features, features, stamp_ns, tag, tracks)
 
     def _frame(
@@ -349,23 +343,34 @@ class Tracker:
             return None
         return geo.verify(matches, self._model, self._threshold)
 
-    def _link(self, features: Features, earlier: _Frame) -> Links | None:
-        """Match to an earlier frame and keep what geometry confirms; None where that is nothing."""
+    def _link(self, features: Features, earlier: _Frame) -> tuple[Features, Links] | None:
+        """Match to an earlier frame and keep what geometry confirms.
+
+        Returns:
+            The features, followed points among them, and their links; None where that is nothing.
+        """
         matches = self._matcher.match(features, earlier.features)
         here, there = matches.query_indices, matches.reference_indices
         if self._model == "none":
-            smoothed = matches.query_points.astype(np.float64)
+            places = matches.query_points.astype(np.float64)
             followed = np.zeros(matches.count, np.uint32)
-            links = Links(here, there, smoothed, None, None, False, followed)
-            return links if matches.count else None
+            links = Links(here, there, places, np.zeros_like(places), followed, None)
+            return (features, links) if matches.count else None
         model = self._verify(matches)
         if model is None:
             self._counters["links_rejected"] += matches.count
             return None
-        links = find_links(features, earlier.tracks, matches, model, self._threshold)
-        kept = np.count_nonzero(np.isin(here, links.here))
-        self._counters["links_rejected"] += matches.count - int(kept)
-        return links if len(links.here) >= MIN_FEATURES else None
+        if earlier.view is None or self._view is None or earlier.tracks.patches is None:
+            moved = features
+            links = find_links(features, earlier.tracks, matches, model, self._threshold)
+        else:
+            moved, links = follow(
+                features, earlier.tracks, matches, model, earlier.view, self._view,
+                self._threshold, self._max_followed,
+            )  # fmt: skip
+        kept = np.isin(there, links.there) & model.inliers
+        self._counters["links_rejected"] += matches.count - int(np.count_nonzero(kept))
+        return (moved, links) if len(links.here) >= MIN_FEATURES else None
 
     def _keyframe_due(
         self, matches: Matches, model: GeometricModel | None, frame: _Frame, keyframe: _Frame
@@ -385,15 +390,3 @@ def _same(a: Features, b: Features) -> bool:
     if a.count < MIN_FEATURES:
         return False
     return np.array_equal(a.keypoints, b.keypoints) and np.array_equal(a.descriptors, b.descriptors)
-
-
-def _pairs_by_id(frame: _Frame, keyframe: _Frame) -> Matches:
-    """Join the features of two frames that carry one id; scores are the descriptors' cosine."""
-    _, here, there = np.intersect1d(
-        frame.ids, keyframe.ids, assume_unique=True, return_indices=True
-    )
-    order = np.argsort(here)
-    here, there = here[order], there[order]
-    a, b = frame.features.descriptors[here], keyframe.features.descriptors[there]
-    cosine = np.clip(np.sum(a * b, axis=1), 0.0, 1.0)
-    return Matches.between(frame.features, keyframe.features, here, there, cosine)

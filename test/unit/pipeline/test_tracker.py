@@ -13,8 +13,8 @@ from gps_denied_inference.errors import InvalidParameterError, UnknownNameError
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.geometry import project
 from gps_denied_inference.pipeline.matcher import MutualNearestNeighbour
-from gps_denied_inference.pipeline.tracking.links import MAX_MISSED
 from gps_denied_inference.pipeline.tracking.tracker import IdSource, Tracker
+from gps_denied_inference.pipeline.tracking.tracks import MAX_MISSED
 from gps_denied_inference.pipeline.tracking.update import EVENTS
 
 STEP = 50_000_000  # ns between frames
@@ -99,6 +99,29 @@ def test_an_id_stays_with_its_point(model):
     # Nine in ten are seen again, one in nine of those with a wrong descriptor.
     assert np.mean(ages > 0) > 0.7
     assert update.continued == np.count_nonzero(ages)
+
+
+def test_a_track_that_drifted_begins_anew_in_every_respect():
+    """Fundamental: what the key frame does not confirm gets a fresh id, place and budget."""
+    world, drifted = World(), 0
+    tracker = make("fundamental", keyframe_motion=9.0, keyframe_share=0.02)
+    for time in range(75):
+        features, index = world.see(time, seen=1.0, noise=0.1)
+        for first, way in ((0, (0.6, 0.8)), (1, (-0.8, 0.6)), (2, (1.0, 0.0))):
+            features.keypoints[index % 20 == first] += np.float32(0.09 * time) * np.float32(way)
+        update = tracker.update(features, time * STEP)
+        if update.geometry is None:
+            continue
+        off = update.matches_to_keyframe.query_indices[~update.geometry.inliers]
+        drifted += len(off)
+        tracks = tracker._newest.tracks
+        np.testing.assert_array_equal(tracks.ages[off], 0)
+        np.testing.assert_array_equal(tracks.followed[off], 0)
+        np.testing.assert_array_equal(tracks.parallax[off], 0.0)
+        np.testing.assert_array_equal(tracks.places[off], features.keypoints[off])
+        assert not np.isin(tracks.ids[features.count :], tracks.ids[: features.count]).any()
+        check_accounts(update)
+    assert drifted  # so that the checks above had something to check
 
 
 def test_without_a_check_ids_do_jump():
@@ -267,7 +290,7 @@ def test_blank_frames_do_not_stretch_the_gap():
 
 def test_key_frames_follow_motion_and_what_is_left_of_them():
     world, tracker, keyframes = World(), make(), []
-    for time in range(60):
+    for time in range(75):
         update = tracker.update(world.see(time, seen=0.97)[0], time * STEP, tag=time)
         if update.matches_to_keyframe is not None:
             assert update.keyframe_tag == keyframes[-1]

@@ -1,0 +1,97 @@
+"""Where points of one frame must be in the next, as its verified matches say.
+
+The dominant plane's homography moves every point; in a scene with depth the parallax that verified
+matches have against that plane is added, smoothed over the image.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from gps_denied_inference.pipeline import geometry as geo
+from gps_denied_inference.pipeline.geometry import GeometricModel, Points
+from gps_denied_inference.pipeline.matcher import Matches
+
+ALL_ON_PLANE = 0.7
+"""A scene is flat where a larger share of its verified matches lies on one plane."""
+
+CELLS = 16
+"""Cells across the image's longer side in which parallax is gathered."""
+
+
+class Motion:
+    """The motion from an earlier frame to this one.
+
+    Args:
+        matches: this frame's features (query) against the earlier frame's (reference).
+        model: what verified them.
+        threshold: px, that it was verified with.
+
+    Attributes:
+        plane: (3, 3), from px of the earlier frame to px of this one: of the dominant plane, or of
+            standing still where there is none.
+        flat: all of the scene is taken to lie on that plane.
+        relief: px, how far from that plane a point may have moved: as far as all but one in twenty
+            of the verified matches have, and at least the threshold.
+    """
+
+    def __init__(self, matches: Matches, model: GeometricModel, threshold: float) -> None:
+        self._model, self._threshold = model, threshold
+        self._field: npt.NDArray[np.float32] | None = None
+        self.plane = np.eye(3)
+        self.relief = threshold
+        self.flat = model.type == "homography"
+        if self.flat:
+            self.plane = np.asarray(np.linalg.inv(model.matrix), np.float64)
+            return
+        verified = matches.select(model.inliers)
+        plane = geo.verify(verified, "homography", threshold)
+        if plane is not None:
+            self.plane = np.asarray(np.linalg.inv(plane.matrix), np.float64)
+            # A fundamental matrix of flat ground is one of many: what disagrees with the ground
+            # but not with it may have slipped along its epipolar line.
+            self.flat = plane.inlier_count > ALL_ON_PLANE * verified.count
+        anchors = verified.reference_points.astype(np.float64)
+        parallax = verified.query_points - self.project(anchors)
+        usual = float(np.percentile(np.linalg.norm(parallax, axis=1), 95.0))
+        self.relief = max(self.relief, usual)
+        if not self.flat:
+            self._gather(anchors, parallax)
+
+    def project(self, points: Points) -> Points:
+        """Move points (N, 2) px of the earlier frame with the plane."""
+        return geo.project(self.plane, points)
+
+    def parallax(self, points: Points) -> Points:
+        """Return the (N, 2) px by which points near ``points`` leave the plane; 0 where flat."""
+        if self._field is None or len(points) == 0:
+            return np.zeros((len(points), 2))
+        x, y = self._cells(points).T
+        return np.asarray(self._field[y, x], np.float64)
+
+    def agrees(self, before: Points, now: Points) -> npt.NDArray[np.bool_]:
+        """Tell which points (N, 2) have moved as the verified model allows, (N,)."""
+        if self._model.type == "homography":
+            off = np.linalg.norm(self.project(before) - now, axis=1)
+        else:
+            off = geo.residuals_of(self._model.matrix, "fundamental", now, before)
+        return np.asarray(off < self._threshold, np.bool_)
+
+    def _gather(self, anchors: Points, parallax: Points) -> None:
+        self._low = anchors.min(axis=0)
+        self._size = max(float(np.ptp(anchors, axis=0).max()) / CELLS, 1.0)
+        x, y = self._cells(anchors).T
+        cell = y * CELLS + x
+        sums = [np.bincount(cell, of, CELLS * CELLS) for of in (*parallax.T, np.ones(len(cell)))]
+        table = np.stack(sums, axis=-1).reshape(CELLS, CELLS, 3)
+        near = cv2.GaussianBlur(table, (0, 0), 0.8)
+        far = cv2.GaussianBlur(table, (0, 0), 4.0)
+        # Far cells speak only where near ones are silent.
+        table = near + 1e-3 * far + 1e-9 * table.sum(axis=(0, 1))
+        self._field = (table[..., :2] / table[..., 2:]).astype(np.float32)
+
+    def _cells(self, points: Points) -> npt.NDArray[np.intp]:
+        cells = (points - self._low) / self._size
+        return np.asarray(np.clip(cells, 0, CELLS - 1), np.intp)

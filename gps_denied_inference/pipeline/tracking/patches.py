@@ -1,0 +1,169 @@
+"""The looks of tracked points, kept from where each track began, and found again in later images.
+
+A point is found where the image looks like the patch around it did when its track began, turned
+and scaled as the ground has been since. Since every frame is compared with that one patch, errors
+do not add up from frame to frame, and where the patch no longer fits the point counts as lost.
+
+The search is Lucas and Kanade's in its inverse compositional form, for all points at once: what
+depends on the patch alone is made when it is cut, and each step resamples the image once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from gps_denied_inference.pipeline.features import FloatArray
+
+WINDOW = 13
+"""px, side of the patch."""
+
+LIKENESS = 0.7
+"""Least correlation of the patch then and now, which neither brightness nor contrast changes."""
+
+FARTHEST = 4.0
+"""px from the start: a search that goes farther has left the point."""
+
+STEPS = 6
+CONVERGED = 0.1
+"""px: a search ends with a step no longer than this, of at most :data:`STEPS`. What is left then is
+ten times less."""
+
+FLAT = 1.0
+"""Grey levels of contrast along the weaker direction, below which a patch cannot be placed."""
+
+ROUNDING = 1.0
+"""Squared contrast that every patch is taken to have: flat ones are like nothing."""
+
+MOST_SCALED = 1.5
+"""A patch seen this much larger or smaller than it was cut is cut anew."""
+
+Rows = npt.NDArray[np.integer] | slice
+
+_HALF = WINDOW // 2
+_PIXELS = WINDOW * WINDOW
+_AXIS = np.arange(-_HALF, _HALF + 1, dtype=np.float32)
+_GRID = np.stack([*(g.ravel() for g in np.meshgrid(_AXIS, _AXIS)), np.ones(_PIXELS, np.float32)])
+
+
+@dataclass(frozen=True, eq=False)
+class Patches:
+    """T patches of P pixels.
+
+    Attributes:
+        filters: (T, 3, P) float32. Row 0 is what the patch looks like, of zero mean and unit norm;
+            rows 1 and 2 say, multiplied with an image's pixels there and divided by their contrast,
+            how far in px of the patch it lies beside the point in x and y. All 0 without a patch.
+        warps: (T, 2, 2) float32, from px of the patch to px of the newest image.
+    """
+
+    filters: FloatArray
+    warps: FloatArray
+
+    @classmethod
+    def cut(cls, grey: npt.NDArray[np.uint8], points: FloatArray) -> Patches:
+        """Cut patches around points (T, 2), px of ``grey``; those not wholly in it are empty."""
+        count, side = len(points), WINDOW + 2
+        axis = np.arange(side, dtype=np.float32) - (_HALF + 1)
+        x, y = (g.ravel() for g in np.meshgrid(axis, axis))
+        wide = _sample(grey, points[:, :1] + x, points[:, 1:] + y).reshape(count, side, side)
+        square = np.empty((count, 3, WINDOW, WINDOW), np.float32)
+        square[:, 0] = wide[:, 1:-1, 1:-1]
+        np.subtract(wide[:, 1:-1, 2:], wide[:, 1:-1, :-2], out=square[:, 1])
+        np.subtract(wide[:, 2:, 1:-1], wide[:, :-2, 1:-1], out=square[:, 2])
+        filters = square.reshape(count, 3, _PIXELS)
+        filters[:, 1:] *= 0.5
+        filters -= filters.mean(axis=2, keepdims=True)
+        look = filters[:, 0]
+        contrast = np.sqrt(np.einsum("tp,tp->t", look, look) + ROUNDING)
+        look /= contrast[:, None]
+        # A change of contrast moves nothing: its share of the slopes is taken out.
+        for slope in (filters[:, 1], filters[:, 2]):
+            slope -= np.einsum("tp,tp->t", slope, look)[:, None] * look
+        xx, xy, yy = (
+            np.einsum("tp,tp->t", filters[:, i], filters[:, j]) for i, j in ((1, 1), (1, 2), (2, 2))
+        )
+        least = 0.5 * (xx + yy) - np.sqrt(0.25 * (xx - yy) ** 2 + xy**2)
+        usable = inside(grey, points) & (least > FLAT**2)
+        scale = np.where(usable, contrast / np.where(usable, xx * yy - xy**2, 1.0), 0.0)
+        slope_x = filters[:, 1].copy()
+        filters[:, 1] = (scale * yy)[:, None] * slope_x - (scale * xy)[:, None] * filters[:, 2]
+        filters[:, 2] = (scale * xx)[:, None] * filters[:, 2] - (scale * xy)[:, None] * slope_x
+        filters[~usable] = 0.0
+        return cls(filters, np.tile(np.eye(2, dtype=np.float32), (count, 1, 1)))
+
+    @classmethod
+    def arranged(cls, count: int, *parts: tuple[Patches, Rows, Rows]) -> Patches:
+        """Return ``count`` patches put together from (patches, rows of these, rows to be)."""
+        made = cls(np.empty((count, 3, _PIXELS), np.float32), np.empty((count, 2, 2), np.float32))
+        for patches, source, target in parts:
+            made.filters[target] = patches.filters[source]
+            made.warps[target] = patches.warps[source]
+        return made
+
+    def select(self, rows: Rows) -> Patches:
+        """Return some of the patches, by index."""
+        return Patches(self.filters[rows], self.warps[rows])
+
+    def usable(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+        """Tell which of some patches still have the scale of the image to within a factor."""
+        scale = np.abs(np.linalg.det(self.warps[rows]))
+        return np.asarray((scale > MOST_SCALED**-2) & (scale < MOST_SCALED**2), np.bool_)
+
+    def moved(self, motion: npt.NDArray[np.float32]) -> Patches:
+        """Return the patches, turned and scaled on by (T, 2, 2)."""
+        return Patches(self.filters, np.asarray(motion @ self.warps, np.float32))
+
+    def find(
+        self, grey: npt.NDArray[np.uint8], start: FloatArray
+    ) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """Find the patches' points in an image.
+
+        Args:
+            start: (T, 2) px of ``grey``, where each should be, to within about two px.
+
+        Returns:
+            (T, 2) px of ``grey``, and (T,) which of them were found.
+        """
+        place = np.array(start, np.float32)
+        found = np.zeros(len(place), np.bool_)
+        active = np.flatnonzero(inside(grey, place) & self.filters[:, 0].any(axis=1))
+        filters, warps = self.filters, self.warps
+        if len(active) < len(place):
+            filters, warps = filters[active], warps[active]
+        for _ in range(STEPS):
+            if not len(active):
+                break
+            affine = np.concatenate([warps, place[active, :, None]], axis=2)
+            now = _sample(grey, affine[:, 0] @ _GRID, affine[:, 1] @ _GRID)
+            contrast = np.sqrt(
+                np.maximum(np.einsum("tp,tp->t", now, now) - now.sum(axis=1) ** 2 / _PIXELS, 0.0)
+                + ROUNDING
+            )
+            answer = np.einsum("tfp,tp->tf", filters, now) / contrast[:, None]
+            step = np.einsum("tij,tj->ti", warps, answer[:, 1:])
+            place[active] -= step
+            still = np.hypot(step[:, 0], step[:, 1]) <= CONVERGED
+            found[active[still & (answer[:, 0] > LIKENESS)]] = True
+            off = place[active] - start[active]
+            going = ~still & (np.hypot(off[:, 0], off[:, 1]) < FARTHEST)
+            if not going.all():
+                active, filters, warps = active[going], filters[going], warps[going]
+        return place, found & inside(grey, place)
+
+
+def inside(grey: npt.NDArray[np.uint8], points: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
+    """Tell which points (N, 2), px of ``grey``, have their whole patch in view."""
+    limit = np.array(grey.shape[::-1]) - 1 - _HALF
+    return np.asarray(np.all((points >= _HALF) & (points <= limit), axis=1), np.bool_)
+
+
+def _sample(grey: npt.NDArray[np.uint8], x: FloatArray, y: FloatArray) -> FloatArray:
+    """Return the image's pixels at places (N, P), (N, P) float32."""
+    if not len(x):
+        return np.zeros(x.shape, np.float32)
+    sampled = cv2.remap(grey, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(sampled, np.float32)
