@@ -14,6 +14,7 @@ from rclpy.lifecycle import LifecycleNode
 from gps_denied_inference import thermal
 from gps_denied_inference.msg import ThermalState as ThermalStateMessage
 from gps_denied_inference.node import messages, qos
+from gps_denied_inference.runtimes.gpus import survey
 from gps_denied_inference.settings import Settings
 from gps_denied_inference.thermal.monitor import ThermalMonitor
 from gps_denied_inference.thermal.policy import PolicyConfig, ThermalAction, ThermalPolicy
@@ -21,6 +22,21 @@ from gps_denied_inference.thermal.state import ThermalState
 
 FIRST_READING_TIMEOUT = 1.0
 """s, how long configure waits for the first reading."""
+
+
+def gpu_of(device: str) -> int | str:
+    """Return which GPU's temperature belongs to parameter ``device``, for ``choose_source``.
+
+    CUDA counts the GPUs that ``CUDA_VISIBLE_DEVICES`` and ``CUDA_DEVICE_ORDER`` leave it, NVML all
+    of them in the order of the bus; both know a GPU by its bus id. ``auto`` and ``cuda`` are CUDA's
+    first, as for the runtimes; where CUDA shows none, NVML's first. A ``cuda:N`` that is not there
+    is refused by the runtime.
+    """
+    name, _, number = device.partition(":")
+    gpu = survey().get(int(number or 0))
+    if name == "cpu" or gpu is None:
+        return 0
+    return gpu.pci_bus_id or gpu.uuid or gpu.index
 
 
 class ThermalStatePublisher:
@@ -66,6 +82,7 @@ class ThermalStatePublisher:
             settings.thermal_source,
             sysfs_root=Path(settings.thermal_sysfs_root),
             replay=Path(replay) if replay else None,
+            device=gpu_of(settings.device),
         )
         period = 1.0 / settings.thermal_rate
         self._monitor = ThermalMonitor(source, period)

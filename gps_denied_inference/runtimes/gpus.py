@@ -8,6 +8,7 @@ device memory. ``CUDA_VISIBLE_DEVICES`` is respected, as CUDA does.
 from __future__ import annotations
 
 import ctypes
+import uuid
 from dataclasses import dataclass
 
 from gps_denied_inference.errors import RuntimeUnavailableError
@@ -19,6 +20,7 @@ _COMPUTE_CAPABILITY_MAJOR = 75
 _COMPUTE_CAPABILITY_MINOR = 76
 _NO_DEVICE = 100
 _NAME_LENGTH = 256
+_BUS_ID_LENGTH = 32
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,17 @@ class Gpu:
         name: as the driver calls it.
         compute_capability: e.g. ``"8.7"``.
         memory: bytes of device memory in all.
+        pci_bus_id: e.g. ``"0000:0b:00.0"``; the same whatever order the GPUs are counted in.
+            Empty where the driver does not say.
+        uuid: e.g. ``"GPU-12345678-..."``, likewise.
     """
 
     index: int
     name: str
     compute_capability: str
     memory: int
+    pci_bus_id: str = ""
+    uuid: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,4 +114,28 @@ def _gpu(driver: ctypes.CDLL, index: int) -> Gpu:
     for attribute in (_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR):
         driver.cuDeviceGetAttribute(ctypes.byref(number), attribute, device)
         capability.append(str(number.value))
-    return Gpu(index, name.value.decode(errors="replace"), ".".join(capability), memory.value)
+    return Gpu(
+        index,
+        name.value.decode(errors="replace"),
+        ".".join(capability),
+        memory.value,
+        _bus_id(driver, device),
+        _uuid(driver, device),
+    )
+
+
+def _bus_id(driver: ctypes.CDLL, device: ctypes.c_int) -> str:
+    text = ctypes.create_string_buffer(_BUS_ID_LENGTH)
+    if driver.cuDeviceGetPCIBusId(text, _BUS_ID_LENGTH, device):
+        return ""
+    return text.value.decode("ascii", "replace").lower()
+
+
+def _uuid(driver: ctypes.CDLL, device: ctypes.c_int) -> str:
+    """Return the UUID as NVML writes it; of a MIG instance, its own."""
+    raw = ctypes.create_string_buffer(16)
+    # The second version, of CUDA 11.4, knows MIG instances.
+    ask = getattr(driver, "cuDeviceGetUuid_v2", None) or driver.cuDeviceGetUuid
+    if ask(raw, device):
+        return ""
+    return f"GPU-{uuid.UUID(bytes=raw.raw)}"

@@ -49,7 +49,7 @@ def choose_source(
     *,
     sysfs_root: Path = Path("/"),
     replay: Path | None = None,
-    device: int = 0,
+    device: int | str = 0,
     limits: LevelLimits | None = None,
 ) -> ThermalSource:
     """Return the thermal source ``name``; see :func:`explain_choice` for the arguments."""
@@ -63,7 +63,7 @@ def explain_choice(
     *,
     sysfs_root: Path = Path("/"),
     replay: Path | None = None,
-    device: int = 0,
+    device: int | str = 0,
     limits: LevelLimits | None = None,
 ) -> SourceChoice:
     """Choose a thermal source and say what was passed over.
@@ -73,7 +73,7 @@ def explain_choice(
             the source ``none``, which says why. Every other name is taken or refused.
         sysfs_root: the tree that holds ``sys``, for sysfs and for the limits that jtop lacks.
         replay: a recording (``gdi thermal --record``); with ``"auto"`` it is taken.
-        device: index of the GPU for nvml, in NVML's order.
+        device: the GPU for nvml: its PCI bus id or UUID, or its index in NVML's order.
         limits: where the levels begin.
 
     Raises:
@@ -109,7 +109,7 @@ def _open(
     name: str,
     sysfs_root: Path,
     replay: Path | None,
-    device: int,
+    device: int | str,
     limits: LevelLimits | None,
 ) -> ThermalSource:
     if name == "jtop":
@@ -139,7 +139,7 @@ def _open(
 
 
 def _first_reading(
-    name: str, sysfs_root: Path, device: int, limits: LevelLimits | None
+    name: str, sysfs_root: Path, device: int | str, limits: LevelLimits | None
 ) -> tuple[ThermalSource, str]:
     """Open ``name`` and read it once; return why it gives no valid reading, '' where it does."""
     from gps_denied_inference.thermal.deadline import within

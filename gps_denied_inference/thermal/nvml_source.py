@@ -75,7 +75,9 @@ class NvmlSource:
     """Reads one GPU. NVML is initialised anew in a forked child.
 
     Args:
-        device: index of the GPU in NVML's order (that of ``nvidia-smi``).
+        device: the GPU: its PCI bus id or UUID, both of which CUDA knows too; or its index in
+            NVML's order (that of ``nvidia-smi``), which is neither CUDA's own nor that of
+            ``CUDA_VISIBLE_DEVICES``.
         limits: where the levels begin.
         library: the module with NVML's functions; default is ``pynvml``.
 
@@ -87,7 +89,7 @@ class NvmlSource:
 
     def __init__(
         self,
-        device: int = 0,
+        device: int | str = 0,
         limits: LevelLimits | None = None,
         library: ModuleType | Any | None = None,
     ) -> None:
@@ -154,13 +156,7 @@ class NvmlSource:
         try:
             lib.nvmlInit()
             self._process = os.getpid()
-            count = int(lib.nvmlDeviceGetCount())
-            if not 0 <= self._device < count:
-                raise RuntimeUnavailableError(
-                    f"NVML lists {count} GPU(s), there is no GPU {self._device}",
-                    "nvidia-smi -L lists them",
-                )
-            self._handle = lib.nvmlDeviceGetHandleByIndex(self._device)
+            self._handle = self._find()
         except RuntimeUnavailableError:
             raise
         except Exception as error:
@@ -174,6 +170,20 @@ class NvmlSource:
             label = label.decode("utf-8", "replace")
         if label:
             self._label = f"GPU {self._device} {label}"
+
+    def _find(self) -> Any:
+        lib, device = self._library, self._device
+        if isinstance(device, str):
+            if device.startswith(("GPU-", "MIG-")):
+                return lib.nvmlDeviceGetHandleByUUID(device)
+            return lib.nvmlDeviceGetHandleByPciBusId(device)
+        count = int(lib.nvmlDeviceGetCount())
+        if not 0 <= device < count:
+            raise RuntimeUnavailableError(
+                f"NVML lists {count} GPU(s), there is no GPU {device}",
+                "nvidia-smi -L lists them",
+            )
+        return lib.nvmlDeviceGetHandleByIndex(device)
 
     def _reasons(self) -> int:
         for function in (

@@ -39,6 +39,14 @@ class Driver:
         memory._obj.value = 8 << 30
         return 0
 
+    def cuDeviceGetPCIBusId(self, text: Any, length: int, device: Any) -> int:  # noqa: N802
+        text.value = f"0000:{device.value:02X}:00.0".encode()
+        return 0
+
+    def cuDeviceGetUuid_v2(self, raw: Any, device: Any) -> int:  # noqa: N802
+        raw.raw = bytes([device.value] * 16)
+        return 0
+
     def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> int:  # noqa: N802
         value._obj.value = {75: 8, 76: 7}[attribute]
         return 0
@@ -59,8 +67,12 @@ def test_gpus_are_described(monkeypatch: pytest.MonkeyPatch) -> None:
     found = survey_with(monkeypatch, Driver(0, 2))
     assert found.driver_cuda == "13.2"
     assert found.gpus == (
-        gpus.Gpu(0, "GPU 40", "8.7", 8 << 30),
-        gpus.Gpu(1, "GPU 41", "8.7", 8 << 30),
+        gpus.Gpu(
+            0, "GPU 40", "8.7", 8 << 30, "0000:28:00.0", f"GPU-{'28' * 4}-2828-2828-2828-{'28' * 6}"
+        ),
+        gpus.Gpu(
+            1, "GPU 41", "8.7", 8 << 30, "0000:29:00.0", f"GPU-{'29' * 4}-2929-2929-2929-{'29' * 6}"
+        ),
     )
     assert found.require("cuda:1", 1) is found.gpus[1]
     with pytest.raises(RuntimeUnavailableError, match=r"shows 2 GPU") as caught:

@@ -50,6 +50,8 @@ class StubNvml:
         self.reasons: Any = 0x1
         self.memory: Any = 50
         self.count = 1
+        self.handles: dict[str, str] = {}
+        self.heat: dict[str, float] = {}
         self.power: Any = 71_500
 
     def nvmlInit(self) -> None:  # noqa: N802
@@ -64,11 +66,17 @@ class StubNvml:
     def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
         return f"handle {index}"
 
+    def nvmlDeviceGetHandleByPciBusId(self, bus_id: str) -> str:  # noqa: N802
+        return self.handles[bus_id]
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+        return self.handles[uuid]
+
     def nvmlDeviceGetName(self, handle: str) -> Any:  # noqa: N802
         return b"NVIDIA Stub"
 
     def nvmlDeviceGetTemperature(self, handle: str, sensor: int) -> Any:  # noqa: N802
-        return give(self.temperature)
+        return give(self.heat.get(handle, self.temperature))
 
     def nvmlDeviceGetTemperatureThreshold(self, handle: str, which: int) -> Any:  # noqa: N802
         return give(self.thresholds.get(which, NVMLError_NotSupported()))
@@ -281,3 +289,15 @@ def test_no_answer_of_the_library_raises(rounds: list[Any]) -> None:
             assert any(sensor.online for sensor in state.sensors)
         assert math.isnan(state.power) or state.power >= 0
         assert 0 <= state.throttle_bits < 2**64
+
+
+def test_the_gpu_is_found_by_bus_id_and_by_uuid(nvml: StubNvml) -> None:
+    nvml.count = 2
+    nvml.handles = {"0000:3b:00.0": "handle 1", "GPU-3b": "handle 1", "0000:0b:00.0": "handle 0"}
+    nvml.heat = {"handle 0": 88, "handle 1": 41}
+    for device in ("0000:3b:00.0", "GPU-3b", 1):
+        source = NvmlSource(device, library=nvml)
+        assert source.read().sensors[0].temperature == 41
+    assert NvmlSource("0000:0b:00.0", library=nvml).read().sensors[0].temperature == 88
+    with pytest.raises(RuntimeUnavailableError):
+        NvmlSource("0000:ff:00.0", library=nvml)
