@@ -209,7 +209,8 @@ class InferenceSession:
 
     def _open_matcher(self, progress: Progress) -> MutualNearestNeighbour | EngineMatcher:
         if self.settings.matcher == IN_PROCESS_MATCHER:
-            return MutualNearestNeighbour(min_cosine=self.settings.min_cosine)
+            own = zoo.get(self.settings.model).min_cosine
+            return MutualNearestNeighbour(min_cosine=self.settings.min_cosine or own)
         assert self._runtime is not None
         partners = zoo.get(self.settings.matcher).trained_for
         if partners and self.settings.model not in partners:
