@@ -16,8 +16,8 @@ SHIFT = np.array([[1.0, 0.0, 12.0], [0.0, 1.0, -5.0], [0.0, 0.0, 1.0]])
 
 
 class Source:
-    kind = "xfeat"
-    name = "xfeat"
+    kind = "test"
+    name = "test"
     note = ""
 
     def __init__(self, motion) -> None:
