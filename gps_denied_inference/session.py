@@ -209,8 +209,7 @@ class InferenceSession:
 
     def _open_matcher(self, progress: Progress) -> MutualNearestNeighbour | EngineMatcher:
         if self.settings.matcher == IN_PROCESS_MATCHER:
-            own = zoo.get(self.settings.model).min_cosine
-            return MutualNearestNeighbour(min_cosine=self.settings.min_cosine or own)
+            return MutualNearestNeighbour(min_cosine=self.settings.min_cosine)
         assert self._runtime is not None
         partners = zoo.get(self.settings.matcher).trained_for
         if partners and self.settings.model not in partners:

@@ -9,11 +9,16 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-ORDER = ("FeatureArray", "MatchArray", "InferenceStatus", "ThermalState", "ThermalSensor")
+ORDER = (
+    "FeatureArray", "MatchArray", "LocalizationStatus", "InferenceStatus", "ThermalState",
+    "ThermalSensor", "AutopilotLinkStatus",
+)  # fmt: skip
 PUBLISHED = {
     "FeatureArray": "Published on `~/features`.",
     "MatchArray": "Published on `~/matches` by tasks `track` and `match`.",
     "InferenceStatus": "Published on `~/status`, latched: a late subscriber gets the newest one.",
+    "LocalizationStatus": "Published on `~/localization_status` by task `localize`.",
+    "AutopilotLinkStatus": "Published on `~/status` of `autopilot_link`, latched.",
     "ThermalState": "Published on `~/thermal_state`, latched.",
     "ThermalSensor": "One entry of `ThermalState.sensors`.",
 }

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gate": ("gps_denied_inference.cli.gate", "say whether an engine may run on this machine"),
     "cache": ("gps_denied_inference.cli.cache", "list and prune prepared engines"),
     "sign": ("gps_denied_inference.cli.sign", "sign an engine's manifest (Ed25519)"),
+    "autopilot": ("gps_denied_inference.cli.autopilot", "listen to an autopilot on the bench"),
     "bench": ("gps_denied_inference.cli.bench", "measure speed against the authors' own code"),
     "demo": ("gps_denied_inference.cli.demo", "run the real node on a flight and write a report"),
     "doctor": ("gps_denied_inference.cli.doctor", "say what this machine can run, and what not"),

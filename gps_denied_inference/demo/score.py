@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gps_denied_inference.demo.frame import FrameSource
-from gps_denied_inference.models import zoo
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.geometry import verify
 from gps_denied_inference.pipeline.matcher import Matches, MutualNearestNeighbour
@@ -69,6 +68,7 @@ class Score:
 
     def __init__(self, source: FrameSource) -> None:
         self._source = source
+        self._matcher = MutualNearestNeighbour()
         self._last: tuple[int, Features] | None = None
         self.counts: list[int] = []
         self.shares: list[float] = []
@@ -84,8 +84,7 @@ class Score:
         last, self._last = self._last, (index, features)
         if last is None or last[0] != index - 1:
             return
-        nearest = MutualNearestNeighbour(zoo.get(features.model).min_cosine)
-        matches = nearest.match(last[1], features)
+        matches = self._matcher.match(last[1], features)
         motion = self._source.motion(index - 1, index)
         if motion is not None:
             agrees = agreement(matches, motion)

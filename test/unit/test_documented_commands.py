@@ -73,7 +73,10 @@ def check_gdi(words: list[str]) -> None:
 def launch_arguments(name: str) -> set[str]:
     text = (ROOT / "launch" / name).read_text(encoding="utf-8")
     declared = re.findall(r'DeclareLaunchArgument\(\s*"(\w+)"', text)
-    return {*declared, *re.findall(r'^    "(\w+)": \(', text, re.MULTILINE)}
+    found = {*declared, *re.findall(r'^    "(\w+)": \(', text, re.MULTILINE)}
+    for included in re.findall(r'"launch" / "(\w+\.launch\.py)"', text):
+        found |= launch_arguments(included)  # its arguments are the whole launch's
+    return found
 
 
 def check(words: list[str]) -> bool:

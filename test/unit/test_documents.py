@@ -100,10 +100,10 @@ def test_links_lead_somewhere(document: str) -> None:
 
 def test_version_is_the_same_everywhere() -> None:
     package = re.search(r"<version>(.*)</version>", text("package.xml"))
-    setup = re.search(r"^version = (.*)$", text("setup.cfg"), re.MULTILINE)
+    project = re.search(r'^version = "(.*)"$', text("pyproject.toml"), re.MULTILINE)
     assert package is not None
-    assert setup is not None
-    assert package[1] == setup[1]
+    assert project is not None
+    assert package[1] == project[1]
 
 
 def test_every_scenario_has_its_tests_in_both_layers() -> None:

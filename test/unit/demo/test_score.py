@@ -41,7 +41,7 @@ def features(points, codes) -> Features:
         descriptors,
         640,
         480,
-        "xfeat",
+        "test",
         "00",
     )
 

@@ -1,0 +1,1 @@
+"""Map fixes to an autopilot, and its attitude and position back, over MAVLink. No ROS here."""

@@ -1,0 +1,75 @@
+"""What every managed node here shares: transitions exclude each other and never raise."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNodeMixin
+from rclpy.node import Node
+
+
+class ManagedNode(LifecycleNodeMixin, Node):
+    """A lifecycle node whose state and services answer while a transition runs.
+
+    Needs an executor of several threads.
+
+    Attributes:
+        interrupted: set when the process is asked to end.
+        is_finalized: True once shut down: the process has nothing left to do.
+    """
+
+    def __init__(
+        self, node_name: str, *, enable_communication_interface: bool = True, **arguments: Any
+    ) -> None:
+        Node.__init__(self, node_name, **arguments)
+        # Reentrant, so that get_state answers while a transition runs; transitions exclude each
+        # other by _transition.
+        LifecycleNodeMixin.__init__(
+            self,
+            enable_communication_interface=enable_communication_interface,
+            callback_group=ReentrantCallbackGroup(),
+        )
+        self._transition = threading.Lock()
+        self.interrupted = threading.Event()
+        self.is_finalized = False
+        if enable_communication_interface:
+            self._requested_change_state = self._service_change_state.callback
+            self._service_change_state.callback = self._change_state_guarded
+
+    def _change_state_guarded(self, request: Any, response: Any) -> Any:
+        """Answer a change_state request that cannot be met with ``success = false``.
+
+        rclpy lets an invalid transition raise out of the service callback on some distributions,
+        which would end the process on a mistyped command.
+        """
+        if not self._transition.acquire(blocking=False):
+            self.get_logger().warning("transition refused: another one is still running")
+            response.success = False
+            return response
+        try:
+            return self._requested_change_state(request, response)
+        except rclpy_implementation.RCLError as error:
+            label = self._state_machine.current_state[1]
+            self.get_logger().warning(
+                f"transition {request.transition.id} {request.transition.label!r} is not possible "
+                f"in state '{label}': {str(error).splitlines()[0]}"
+            )
+            response.success = False
+            return response
+        finally:
+            self._transition.release()
+
+    def end_transition(self, timeout: float) -> bool:
+        """Wait until no transition runs; False if one still does after ``timeout`` seconds."""
+        if not self._transition.acquire(timeout=timeout):
+            return False
+        self._transition.release()
+        return True
+
+    def destroy_node(self) -> None:
+        """Destroy the node and the lifecycle services, which rclpy leaves to the collector."""
+        Node.destroy_node(self)
+        self._state_machine.destroy_when_not_in_use()
