@@ -44,7 +44,8 @@ SUPPORT = 16.0
 """px of what the network saw: side of a cell in which pairs are one observation, where each pair
 was found by its own two descriptors; about what a descriptor sees."""
 JOINT_SUPPORT = 40.0
-"""The same where a matcher network found all pairs together, and moves neighbours alike."""
+"""The same where a matcher network found all pairs together, and moves neighbours alike, and for
+models that map points to points."""
 BORDER = 16.0
 """px of what the network saw: margin without evidence."""
 LEAST_RESIDUAL = 0.5
@@ -131,7 +132,8 @@ def confidence(evidence: Evidence, matrix: Points, model: str, threshold: float)
     sample = SAMPLES[model]
     query, reference = evidence.query[evidence.counts], evidence.reference[evidence.counts]
     residuals, inliers = agreeing(matrix, model, query, reference, threshold)
-    support = JOINT_SUPPORT if evidence.joint else SUPPORT
+    # A plane is smooth: neighbours that are wrong alike agree with one together.
+    support = JOINT_SUPPORT if evidence.joint or model != "fundamental" else SUPPORT
     here = _cells(query, support * evidence.query_scale)
     there = _cells(reference, support * evidence.reference_scale)
     independent = np.flatnonzero(inliers)

@@ -100,7 +100,7 @@ def test_neighbours_are_one_observation():
     rng = np.random.default_rng(1)
     clumps = np.array([[100, 100], [500, 100], [300, 240], [100, 400], [500, 400]], float)
     query = np.repeat(clumps, 8, axis=0) + rng.uniform(0, 12, (40, 2))
-    assert confidence(query, query + OFFSET, joint=True) == 0.0
+    assert confidence(query, query + OFFSET) == 0.0
     spread, _ = shifted(40, 0)
     assert confidence(spread, spread + OFFSET) > 40.0
 
