@@ -46,6 +46,8 @@ was found by its own two descriptors; about what a descriptor sees."""
 JOINT_SUPPORT = 40.0
 """The same where a matcher network found all pairs together, and moves neighbours alike, and for
 models that map points to points."""
+MOST_SUPPORT = 1.0 / 20.0
+"""Share of the image diagonal that a cell's side is at most, so that small images have cells."""
 BORDER = 16.0
 """px of what the network saw: margin without evidence."""
 LEAST_RESIDUAL = 0.5
@@ -134,8 +136,8 @@ def confidence(evidence: Evidence, matrix: Points, model: str, threshold: float)
     residuals, inliers = agreeing(matrix, model, query, reference, threshold)
     # A plane is smooth: neighbours that are wrong alike agree with one together.
     support = JOINT_SUPPORT if evidence.joint or model != "fundamental" else SUPPORT
-    here = _cells(query, support * evidence.query_scale)
-    there = _cells(reference, support * evidence.reference_scale)
+    here = _cells(query, support * evidence.query_scale, evidence.query_size)
+    there = _cells(reference, support * evidence.reference_scale, evidence.reference_size)
     independent = np.flatnonzero(inliers)
     independent = independent[np.argsort(residuals[independent], kind="stable")]
     for cell in (here, there):  # the most exact pair of each cell stands for it
@@ -170,7 +172,8 @@ def _anew(query: Points, reference: Points, inliers: Mask) -> tuple[Points, Poin
     return np.repeat(query[agreeing_ones], len(shift), axis=0), reference[others.ravel()]
 
 
-def _cells(points: Points, side: float) -> npt.NDArray[np.int64]:
+def _cells(points: Points, side: float, size: Size) -> npt.NDArray[np.int64]:
+    side = min(side, MOST_SUPPORT * float(np.hypot(*size)))
     column, row = np.floor(points / side).clip(-1e6, 1e6).astype(np.int64).T
     return np.asarray(row * 2_000_003 + column, np.int64)
 
