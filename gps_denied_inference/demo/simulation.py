@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -144,9 +145,11 @@ class SimulatedFlight:
         """Tell what lies at points (N, 2) px of a frame: 0 is the ground, others are roofs."""
         seen = np.zeros(len(points), np.intp)
         for surface, (above, _, where) in enumerate(self._surfaces):
-            back = np.linalg.inv(self.projection(index, above))
-            x, y = np.rint(_transform(back, points)).astype(np.intp).T
-            inside = (x >= 0) & (y >= 0) & (x < where.shape[1]) & (y < where.shape[0])
+            back = np.asarray(np.linalg.inv(self.projection(index, above)), np.float64)
+            at = np.rint(_transform(back, points)).astype(np.intp)
+            x, y = at[:, 0], at[:, 1]
+            rows, columns = self._scene.shape[:2]
+            inside = (x >= 0) & (y >= 0) & (x < columns) & (y < rows)
             there = np.zeros(len(points), np.bool_)
             there[inside] = where[y[inside], x[inside]] > 0
             seen[there] = surface
@@ -219,8 +222,8 @@ def _rotation_z(angle: float) -> Matrix:
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
-def _transform(homography: Matrix, points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    moved = points @ homography[:, :2].T + homography[:, 2]
+def _transform(homography: Matrix, points: npt.NDArray[np.floating[Any]]) -> Matrix:
+    moved = points.astype(np.float64) @ homography[:, :2].T + homography[:, 2]
     return np.asarray(moved[:, :2] / moved[:, 2:], np.float64)
 
 
