@@ -11,8 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from gps_denied_inference.pipeline.localization.placing import THRESHOLD_PX, Place
+from gps_denied_inference.pipeline import acceptance as chance
+from gps_denied_inference.pipeline.acceptance import MIN_CONFIDENCE, Evidence, inside
+from gps_denied_inference.pipeline.localization.placing import (
+    THRESHOLD_PX,
+    Place,
+    nearest_each,
+)
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,7 @@ class Rules:
 
     Attributes:
         least_inliers: agreeing keypoints.
-        most_false_alarms: log10 of how many such places chance would give in this search.
+        least_confidence: -log10 of how many such places chance would give in this search.
         least_lead: times the agreeing keypoints of the second place.
         least_cells: of a 4 x 4 grid over the frame that hold agreeing keypoints.
         least_spread: shorter axis of the inliers' spread (2 sigma), as a share of the frame's
@@ -30,7 +37,7 @@ class Rules:
     """
 
     least_inliers: int = 20
-    most_false_alarms: float = -6.0
+    least_confidence: float = MIN_CONFIDENCE
     least_lead: float = 1.5
     least_cells: int = 3
     least_spread: float = 0.08
@@ -48,7 +55,7 @@ def refusal(place: Place, others: Sequence[Place], searched: int, rules: Rules) 
     """
     if place.count < rules.least_inliers:
         return "too_few_inliers"
-    if log_false_alarms(place, searched) > rules.most_false_alarms:
+    if confidence(place, searched) < rules.least_confidence:
         return "by_chance"
     second = max((other.count for other in others), default=0)
     if place.count < rules.least_lead * second:
@@ -61,33 +68,40 @@ def refusal(place: Place, others: Sequence[Place], searched: int, rules: Rules) 
     return None
 
 
-def log_false_alarms(place: Place, searched: int) -> float:
-    """Return log10 of the expected number of places as good as this one if pairs were random.
+def confidence(place: Place, searched: int) -> float:
+    """Return -log10 of how many places as good as this one chance would give in the whole search.
 
-    A pair agrees by chance with the share of a tile's area that a residual may have. Any two pairs
-    of any search may define the similarity.
+    Args:
+        place: with all pairs of its tiles.
+        searched: pairs of view and tile that were matched, each of which could have given one.
     """
-    side = max(place.sight.view.inside.shape)
-    chance = min(0.5, math.pi * THRESHOLD_PX**2 / side**2)
-    pairs = max(place.pairs.keypoints, place.count)
-    tests = math.log10(max(searched, 1)) + math.log10(max(pairs * (pairs - 1) / 2.0, 1.0))
-    return tests + _log_tail(pairs - 2, place.count - 2, chance)
+    view = place.sight.view
+    indices, ground = place.pairs.indices, place.pairs.ground
+    residuals = np.abs(place.similarity(place.sight.plane[indices]) - ground)
+    rows = nearest_each(indices, residuals, math.inf)
+    query = np.asarray(place.sight.features.keypoints[indices[rows]], np.float64)
+    corner = complex(ground.real.min(), ground.imag.max())
+    offset = (ground[rows] - corner) / place.gsd
+    reference = np.column_stack([offset.real, -offset.imag])
+    height, width = view.inside.shape
+    evidence = Evidence(
+        query, reference, (width, height), (float(np.ptp(ground.real)) / place.gsd + 1.0,
+        float(np.ptp(ground.imag)) / place.gsd + 1.0), inside(query, (width, height)), joint=True,
+    )  # fmt: skip
+    found = chance.confidence(evidence, _matrix(place, corner), "similarity", THRESHOLD_PX)
+    return float(found - math.log10(max(searched, 1)))
 
 
-def _log_tail(trials: int, successes: int, chance: float) -> float:
-    """Return log10 of the probability of at least so many successes."""
-    if successes <= 0:
-        return 0.0
-    counts = np.arange(successes, trials + 1)
-    logs = np.array([
-        math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
-        + k * math.log(chance) + (trials - k) * math.log1p(-chance)
-        for k in counts
-    ])  # fmt: skip
-    if logs.size == 0:
-        return 0.0
-    top = float(logs.max())
-    return min(0.0, (top + math.log(float(np.exp(logs - top).sum()))) / math.log(10.0))
+def _matrix(place: Place, corner: complex) -> npt.NDArray[np.float64]:
+    """Return the similarity (3, 3) from px of the view to px of the map counted from a corner."""
+    axis, view = place.sight.view.axis, place.sight.view
+    a = place.similarity.a * view.gsd / place.gsd
+    b = (place.similarity.b - corner) / place.gsd
+    # With y down both planes are conjugated.
+    a, b = a.conjugate(), b.conjugate()
+    turn = np.array([[a.real, -a.imag], [a.imag, a.real]])
+    shift = np.array([b.real, b.imag]) - turn @ axis
+    return np.vstack([np.column_stack([turn, shift]), [0.0, 0.0, 1.0]])
 
 
 def _spread(place: Place) -> tuple[int, float]:

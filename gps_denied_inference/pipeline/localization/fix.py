@@ -38,7 +38,7 @@ class FrameFix:
         rays: (N, 2) inliers on the normalised image plane.
         ground: (N, 2) m, map ENU, their partners.
         rms: m, residual of the inliers on the ground.
-        log_false_alarms: log10 of how many such places chance would give.
+        confidence: -log10 of how many such places chance would give in the search.
     """
 
     east: float
@@ -56,7 +56,7 @@ class FrameFix:
     rays: Points
     ground: Points
     rms: float
-    log_false_alarms: float
+    confidence: float
 
     @property
     def at(self) -> complex:

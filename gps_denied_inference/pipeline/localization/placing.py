@@ -37,6 +37,7 @@ class Sight:
         plane: (N,) complex, m, of the keypoints from the axis, x east and y north.
         height: above ground, m, that was assumed.
         heading: rad clockwise from north, that was assumed.
+        bounds: of the similarity from ``plane`` to the map.
     """
 
     view: View
@@ -44,12 +45,15 @@ class Sight:
     plane: Complex
     height: float
     heading: float
+    bounds: Bounds
 
     @classmethod
-    def of(cls, view: View, features: Features, height: float, heading: float) -> Sight:
+    def of(
+        cls, view: View, features: Features, height: float, heading: float, bounds: Bounds
+    ) -> Sight:
         """Bring the keypoints to metres."""
         offset = (np.asarray(features.keypoints, np.float64) - view.axis) * view.gsd
-        return cls(view, features, offset[:, 0] - 1j * offset[:, 1], height, heading)
+        return cls(view, features, offset[:, 0] - 1j * offset[:, 1], height, heading, bounds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,26 +140,26 @@ class Place:
         return np.asarray(self.sight.features.keypoints[self.indices], np.float64)
 
 
-def pair(sight: Sight, tile: Tile, matcher: MatcherLike, bounds: Bounds) -> Pairing:
+def pair(sight: Sight, tile: Tile, matcher: MatcherLike) -> Pairing:
     """Match a view with a tile and look for the similarity that most pairs agree with."""
     matches = matcher.match(sight.features, tile.features)
     ground = ground_points(tile, matches.reference_points)
     partners = ground[:, 0] + 1j * ground[:, 1]
     indices = matches.query_indices.astype(np.int64)
-    agreement = search(sight.plane[indices], partners, THRESHOLD_PX * tile.gsd, bounds)
+    agreement = search(sight.plane[indices], partners, THRESHOLD_PX * tile.gsd, sight.bounds)
     return Pairing(sight, tile, indices, partners, agreement)
 
 
-def places(pairings: Sequence[Pairing], bounds: Bounds, most: int = 5) -> list[Place]:
+def places(pairings: Sequence[Pairing], most: int = 5) -> list[Place]:
     """Gather pairings into places that lie apart, best supported first."""
     left = sorted((p for p in pairings if p.count >= 3), key=lambda p: -p.count)
     found: list[Place] = []
     while left and len(found) < most + 2:
         seed = left.pop(0)
         assert seed.agreement is not None
-        if any(_same(seed, seed.agreement.similarity, place) for place in found):
+        if any(same(seed.sight, seed.agreement.similarity, place) for place in found):
             continue
-        found.append(_gather(seed, [p for p in pairings if p.sight is seed.sight], bounds))
+        found.append(_gather(seed, [p for p in pairings if p.sight is seed.sight]))
     return sorted(found, key=lambda place: -place.count)[:most]
 
 
@@ -164,9 +168,10 @@ def apart(sight: Sight) -> float:
     return 0.15 * float(max(sight.view.inside.shape)) * sight.view.gsd
 
 
-def _same(seed: Pairing, similarity: Similarity, place: Place) -> bool:
-    near = abs(similarity.b - place.at) < apart(seed.sight)
-    return near and _turn_between(seed.sight, similarity, place) < math.radians(30.0)
+def same(sight: Sight, similarity: Similarity, place: Place) -> bool:
+    """Tell whether a similarity of a view means a place that is already known."""
+    near = abs(similarity.b - place.at) < apart(sight)
+    return near and _turn_between(sight, similarity, place) < math.radians(30.0)
 
 
 def _turn_between(sight: Sight, similarity: Similarity, place: Place) -> float:
@@ -175,7 +180,7 @@ def _turn_between(sight: Sight, similarity: Similarity, place: Place) -> float:
     return abs(math.remainder(ours - theirs, 2.0 * math.pi))
 
 
-def _gather(seed: Pairing, pairings: Iterable[Pairing], bounds: Bounds) -> Place:
+def _gather(seed: Pairing, pairings: Iterable[Pairing]) -> Place:
     """Add to a tile's agreeing pairs those that other tiles have for the same place."""
     assert seed.agreement is not None
     sight = seed.sight
@@ -190,7 +195,7 @@ def _gather(seed: Pairing, pairings: Iterable[Pairing], bounds: Bounds) -> Place
         residuals = np.abs(similarity(sight.plane[indices]) - ground)
         best = nearest_each(indices, residuals, threshold)
         fitted = fit(sight.plane[indices[best]], ground[best])
-        if fitted is None or not bounds.hold(np.array([fitted.a]))[0]:
+        if fitted is None or not sight.bounds.hold(np.array([fitted.a]))[0]:
             break
         similarity = fitted
     agreeing, silent = [], []

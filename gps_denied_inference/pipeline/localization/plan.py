@@ -19,6 +19,9 @@ HEADING_STEP = math.radians(45.0)
 """Between headings that are tried: the networks bear half of it and more."""
 ONE_HEADING = math.radians(30.0)
 """Two sigmas of heading up to which one view serves."""
+FINE_HEADING = math.radians(6.0)
+FINE_SCALE = 0.08
+"""Sigmas above which a frame that was not found is looked at again, turned and scaled."""
 UNKNOWN_TILT = math.radians(5.0)
 """Sigma of the tilt of a camera of which only is known that it looks down."""
 UNKNOWN_HEIGHTS = (0.5, 0.7, 1.0)
@@ -67,6 +70,7 @@ class Plan:
     Attributes:
         level: of the map.
         assumptions: heights and headings that the frame is seen under.
+        further: those between and beyond, for a frame that was not found under the first.
         bounds: of the similarity between such a view and the map.
         region: where the axis may meet the ground; None = anywhere.
         gravity: unit vector in the camera's frame.
@@ -74,6 +78,7 @@ class Plan:
 
     level: int
     assumptions: tuple[Assumption, ...]
+    further: tuple[Assumption, ...]
     bounds: Bounds
     region: Region | None
     gravity: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
@@ -102,15 +107,37 @@ def plan(prior: Prior, optics: Optics, info: MapInfo) -> Plan:
         share, spread = 1.0, 0.2
     most = min(MOST_SCALE, math.exp(3.0 * spread + SCALE_SLACK))
     headings, turn = _headings(prior)
+    first = tuple(Assumption(h, psi) for h in heights for psi in headings)
     return Plan(
         level,
-        tuple(Assumption(h, psi) for h in heights for psi in headings),
+        first,
+        _further(first, prior, spread),
         Bounds(1.0 / most, most, turn),
         _region(prior, heights[-1]),
         gravity,
         share,
         prior.down_sigma if prior.down_sigma is not None else UNKNOWN_TILT,
         optics.focal_sigma,
+    )
+
+
+def _further(first: Sequence[Assumption], prior: Prior, spread: float) -> tuple[Assumption, ...]:
+    """Return views that lie between the first ones where more than one step is uncertain.
+
+    The networks bear a turn of thirty degrees and a third in scale, but see most of what they can
+    within half of that.
+    """
+    if len(first) > 1:
+        return tuple(Assumption(a.height, a.heading + HEADING_STEP / 2.0) for a in first)
+    (only,) = first
+    sigma = prior.heading_sigma or 0.0
+    turns = (-1.4 * sigma, 0.0, 1.4 * sigma) if sigma > FINE_HEADING else (0.0,)
+    scales = (-1.2 * spread, 0.0, 1.2 * spread) if spread > FINE_SCALE else (0.0,)
+    return tuple(
+        Assumption(only.height * math.exp(scale), only.heading + turn)
+        for scale in scales
+        for turn in turns
+        if scale or turn
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -17,6 +18,8 @@ from gps_denied_inference.pipeline.rotations import ExtractorLike
 
 Image = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float64]
+
+Evident = Callable[[Points], npt.NDArray[np.bool_]]
 
 EDGE_PX = 6.0
 """Keypoints nearer than this to the frame's edge, in px of the view, are of the edge itself."""
@@ -45,12 +48,14 @@ class View:
         homogeneous = np.column_stack([keypoints, np.ones(len(keypoints))]) @ self.rays_from_view.T
         return np.asarray(homogeneous[:, :2] / homogeneous[:, 2:], np.float64)
 
-    def extract(self, extractor: ExtractorLike, tile_px: int) -> Features:
-        """Extract features, without those of the frame's own edge.
+    def extract(self, extractor: ExtractorLike, tile_px: int, evident: Evident) -> Features:
+        """Extract features, without those of the frame's own edge and of its sensor's noise.
 
         Args:
+            extractor: of features.
             tile_px: width of the tiles that the features will be compared with: a matcher that
                 scales positions by the size of the image is to scale both alike.
+            evident: tells which rays (N, 2) of the frame show more than noise.
         """
         features = extractor.extract(self.image)
         column, row = np.rint(features.keypoints).astype(np.int64).T
@@ -58,11 +63,13 @@ class View:
         within = (column >= 0) & (column < width) & (row >= 0) & (row < height)
         keep = within.copy()
         keep[within] = self.inside[row[within], column[within]] > 0
+        keep &= evident(self.rays(features.keypoints))
         return dataclasses.replace(
             features,
             keypoints=features.keypoints[keep],
             scores=features.scores[keep],
             descriptors=features.descriptors[keep],
+            contrast=None,
             width=tile_px,
             height=tile_px,
         )

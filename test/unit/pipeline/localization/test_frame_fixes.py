@@ -157,7 +157,7 @@ def test_frames_that_are_not_on_the_map_get_no_fix(shared_data, fengyuan):
 def test_a_map_of_another_network_is_refused(fengyuan, network):
     localizer, frames = fengyuan
     image, height, heading, _ = frames[0]
-    source = localizer._source
+    source = localizer._tools.source
     other = type("Other", (), {
         "info": type("Info", (), {**vars(source.info), "model_sha256": "b" * 64}),
     })()  # fmt: skip

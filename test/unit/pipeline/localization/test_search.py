@@ -11,8 +11,12 @@ from memory_map import MemoryInfo, MemoryTile
 
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.localization import candidates
-from gps_denied_inference.pipeline.localization.acceptance import Rules, refusal
-from gps_denied_inference.pipeline.localization.placing import Sight, pair, places
+from gps_denied_inference.pipeline.localization.acceptance import (
+    Rules,
+    confidence,
+    refusal,
+)
+from gps_denied_inference.pipeline.localization.placing import Pairs, Sight, pair, places
 from gps_denied_inference.pipeline.localization.plan import Optics, plan
 from gps_denied_inference.pipeline.localization.prior import Prior
 from gps_denied_inference.pipeline.localization.similarity import Bounds
@@ -70,7 +74,7 @@ class World:
         view = View(np.zeros((TILE, TILE), np.uint8), GSD,
                     np.array([[0.004, 0, -0.51], [0, 0.004, -0.51], [0, 0, 1.0]]),
                     np.array([127.5, 127.5]), inside)  # fmt: skip
-        return Sight.of(view, features(keypoints, described), 100.0, 0.0)
+        return Sight.of(view, features(keypoints, described), 100.0, 0.0, BOUNDS)
 
     def centres(self, level):
         middle = [(t.east + TILE * GSD / 2, t.north - TILE * GSD / 2) for t in self.tiles]
@@ -171,8 +175,8 @@ class _Source:
 
 
 def found(world, sight, tiles=None):
-    pairings = [pair(sight, tile, MATCHER, BOUNDS) for tile in tiles or world.tiles]
-    return places(pairings, BOUNDS), len(pairings)
+    pairings = [pair(sight, tile, MATCHER) for tile in tiles or world.tiles]
+    return places(pairings), len(pairings)
 
 
 class TestPlaces:
@@ -213,7 +217,7 @@ class TestPlaces:
         corner = (place.keypoints < place.keypoints.min(axis=0) + np.array([50.0, 28.0])).all(1)
         spot = dataclasses.replace(place, indices=place.indices[corner],
                                    ground=place.ground[corner])  # fmt: skip
-        rules = Rules(least_inliers=3, most_false_alarms=0.0)
+        rules = Rules(least_inliers=3, least_confidence=0.0)
         assert refusal(spot, [], searched, rules) == "in_one_spot"
 
     def test_a_place_that_its_neighbours_do_not_see_is_refused(self, world):
@@ -229,4 +233,7 @@ class TestPlaces:
         place = found(world, world.sight(complex(64.0, 70.0)))[0][0]
         few = dataclasses.replace(place, indices=place.indices[:5], ground=place.ground[:5])
         assert refusal(few, [], 8, Rules()) == "too_few_inliers"
-        assert refusal(few, [], 8, Rules(least_inliers=3, most_false_alarms=-30)) == "by_chance"
+        luck = np.random.default_rng(0).permutation(place.pairs.ground)
+        shuffled = dataclasses.replace(place, pairs=Pairs(place.pairs.indices, luck))
+        assert confidence(place, 8) > 10.0
+        assert refusal(shuffled, [], 8, Rules()) == "by_chance"

@@ -93,10 +93,11 @@ def test_keypoints_of_the_frames_own_edge_are_left_out():
     gravity = np.array([0.0, 0.0, 1.0])
     frame = np.full((480, 640), 90, np.uint8)
     view = view_from_above(frame, lens(), HEIGHT, 0.5, gravity, 1.0, (256, 256))
-    features = view.extract(Corners(), 300)
+    features = view.extract(Corners(), 300, lambda rays: rays[:, 0] < 0.25)
     assert (features.width, features.height) == (300, 300)
     assert 0 < features.count < 32 * 32
     rays = view.rays(features.keypoints)
+    assert rays[:, 0].max() < 0.25
     pixels = lens().project(rays)
     assert (pixels[:, 0] > 5.0 * 4.0).all()
     assert (pixels[:, 0] < 639.0 - 5.0 * 4.0).all()
