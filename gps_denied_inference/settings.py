@@ -61,7 +61,8 @@ class Settings:
     )
     image_width: int = setting(
         640,
-        "Image width that the engine takes; frames of another size are resized to it.",
+        "Image width that the engine takes; frames of another size are brought to it with their "
+        "aspect ratio kept, and the rest is padded.",
         unit="px",
         minimum=32,
         maximum=8192,

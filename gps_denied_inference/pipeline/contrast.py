@@ -49,6 +49,8 @@ class Contrast:
         rows, columns = image.shape[:2]
         grey = image if image.ndim == 2 else image[:, :, 1]
         grid = (max(min(columns, width) // CELL, 3), max(min(rows, height) // CELL, 3))
+        if columns < 3:  # no second difference: nothing is known of its noise
+            return cls(np.zeros(grid[::-1], np.bool_), columns, rows)
         lines = grey[::CELL].astype(np.float32)
         noise = np.square(lines[:, 2:] - lines[:, :-2]) / np.float32(2.0)
         noise = _average(cv2.resize(noise, grid, interpolation=cv2.INTER_AREA))

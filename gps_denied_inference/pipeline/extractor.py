@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from gps_denied_inference.errors import FrameError
 from gps_denied_inference.pipeline.contrast import Contrast
 from gps_denied_inference.pipeline.features import Features
+from gps_denied_inference.pipeline.letterbox import Letterbox
 from gps_denied_inference.runtimes.contract import EngineHandle, InferenceRuntime
 from gps_denied_inference.runtimes.outputs import OutputCheck
 
@@ -49,12 +48,16 @@ class Extractor:
                 "wrong_channels",
             )
 
-    def extract(self, image: npt.NDArray[np.uint8]) -> Features:
+    def extract(self, image: npt.NDArray[np.uint8], scale: float | None = None) -> Features:
         """Extract features; keypoints come out in px of ``image``.
 
+        An image of another size than the engine's is brought to it with its aspect ratio kept (see
+        :class:`Letterbox`); what is found in the padding or at its edge is left out.
+
         Args:
-            image: uint8 (H, W) or (H, W, 3) RGB. One of another size than the engine's is resized
-                to it, keeping no aspect ratio, and keypoints are scaled back.
+            image: uint8 (H, W) or (H, W, 3) RGB.
+            scale: px that the network sees per px of ``image``; None, or one that the engine does
+                not hold: the largest that it holds.
 
         Raises:
             FrameError: the image's channels are not the engine's.
@@ -63,30 +66,26 @@ class Extractor:
         """
         self.check(image)
         height, width = image.shape[:2]
-        resized: npt.NDArray[Any] = image
-        if (height, width) != (self.height, self.width):
-            shrinks = height * width > self.height * self.width
-            # Area averaging keeps a shrunk image free of aliases, which pass for corners.
-            method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-            resized = cv2.resize(image, (self.width, self.height), interpolation=method)
-        tensor = np.ascontiguousarray(resized).reshape(self.height, self.width, self.channels)
+        box = Letterbox.fit((width, height), (self.width, self.height), scale)
+        tensor = np.ascontiguousarray(box.apply(image))
+        tensor = tensor.reshape(self.height, self.width, self.channels)
         begin = time.perf_counter()
         outputs = self._runtime.infer(self._handle, {"image": tensor})
         self.inference_time = time.perf_counter() - begin
         count = self._outputs.features(outputs)
-        keypoints = outputs["keypoints"][:count]
-        if (height, width) != (self.height, self.width):
-            # cv2.resize aligns pixel edges: x of the small image lies at (x + 0.5) * s - 0.5.
-            scale = np.array([width / self.width, height / self.height], dtype=np.float32)
-            keypoints = (keypoints + np.float32(0.5)) * scale - np.float32(0.5)
+        keypoints, scores = outputs["keypoints"][:count], outputs["scores"][:count]
+        descriptors = outputs["descriptors"][:count]
+        keep = box.outside_padding(keypoints)
+        if keep is not None:
+            keypoints, scores, descriptors = keypoints[keep], scores[keep], descriptors[keep]
         return Features(
-            keypoints=np.ascontiguousarray(keypoints, dtype=np.float32),
-            scores=outputs["scores"][:count],
-            descriptors=outputs["descriptors"][:count],
+            keypoints=np.ascontiguousarray(box.to_received(keypoints), dtype=np.float32),
+            scores=scores,
+            descriptors=descriptors,
             width=width,
             height=height,
             model=self._model,
             model_sha256=self._sha256,
-            scale=max(width / self.width, height / self.height),
-            contrast=Contrast.of(image, self.width, self.height),
+            scale=box.scale,
+            contrast=Contrast.of(image, *box.content),
         )

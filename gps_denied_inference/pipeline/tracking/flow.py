@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.geometry import Points
+from gps_denied_inference.pipeline.letterbox import Letterbox
 from gps_denied_inference.pipeline.matcher import Matches
 
 WINDOW = 15
@@ -30,7 +31,7 @@ class View:
     """The image that a frame's features come from.
 
     Attributes:
-        grey: uint8 (H, W), no larger than flow needs: the engine's size.
+        grey: uint8 (H, W), no larger than flow needs: as large as the network sees the frame.
         scale: (2,) float64, px of ``grey`` per px of the received image, in x and y.
         room: most features that this frame may have, K.
     """
@@ -49,13 +50,11 @@ class View:
             room: K.
         """
         rows, columns = image.shape[:2]
-        if (rows, columns) != (height, width):
-            shrinks = rows * columns > height * width
-            method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-            image = np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
+        box = Letterbox.fit((columns, rows), (width, height))
+        image = box.resize(image)
         if image.ndim == 3:
             image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
-        scale = np.array([width / columns, height / rows])
+        scale = np.array(box.content) / np.array(box.received)
         # A copy: the caller may fill its buffer with the next frame.
         return cls(np.array(image, order="C", copy=True), scale, room)
 
