@@ -6,7 +6,6 @@ The node and offline replay run the same session, so they give the same answers.
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,13 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import threadpoolctl
 
-from gps_denied_inference.engines.cache import EngineCache
-from gps_denied_inference.engines.gate import EngineGate
 from gps_denied_inference.errors import ConfigurationError, FrameError, StorageError
 from gps_denied_inference.images.files import read_image
-from gps_denied_inference.models import zoo
+from gps_denied_inference.networks import Networks
 from gps_denied_inference.pipeline.extractor import Extractor
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.geometry import GeometricModel, verify
@@ -30,23 +26,12 @@ from gps_denied_inference.pipeline.rotations import RotatedReference, RotationMa
 from gps_denied_inference.pipeline.tracking.flow import View
 from gps_denied_inference.pipeline.tracking.tracker import Tracker
 from gps_denied_inference.pipeline.tracking.update import TrackUpdate
-from gps_denied_inference.runtimes import create_runtime
-from gps_denied_inference.runtimes.contract import (
-    BuildConfig,
-    EngineHandle,
-    InferenceRuntime,
-    Progress,
-    Readback,
-)
-from gps_denied_inference.runtimes.selection import Selection, select
-from gps_denied_inference.runtimes.table import find
+from gps_denied_inference.runtimes.contract import EngineHandle, Progress, Readback
+from gps_denied_inference.runtimes.selection import Selection
 from gps_denied_inference.settings import Settings
 
 if TYPE_CHECKING:
     from gps_denied_inference.thermal.state import ThermalState
-
-IN_PROCESS_MATCHER = "mutual_nearest_neighbour"
-"""Runs as one matrix product in numpy: on a CPU that beats a round trip through an engine."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +71,8 @@ class InferenceSession:
         self, settings: Settings, thermal_source: Callable[[], ThermalState] | None = None
     ) -> None:
         self.settings = settings
-        self.selection: Selection | None = None
         self._thermal_source = thermal_source
-        self._runtime: InferenceRuntime | None = None
-        self._handles: list[EngineHandle] = []
+        self._networks: Networks | None = None
         self._extractor: Extractor | None = None
         self._reduced: Extractor | None = None
         self._matcher: MutualNearestNeighbour | EngineMatcher | None = None
@@ -99,7 +82,6 @@ class InferenceSession:
         self._reference_tag: Any = None
         self._use_reduced = False
         self._undetected = 0
-        self._numpy_threads: threadpoolctl.threadpool_limits | None = None
 
     def open(self, progress: Progress | None = None) -> None:
         """Choose the runtime, gate or build the engines, load and warm up.
@@ -110,115 +92,29 @@ class InferenceSession:
             GpsDeniedInferenceError: what could not be had.
         """
         try:
-            self._leave_cores_to_the_runtime()
-            self._open(progress or (lambda share, what: None))
+            self._open(progress)
         except BaseException:
             self.close()
             raise
 
-    def _leave_cores_to_the_runtime(self) -> None:
-        """Keep numpy's products to one thread while the session is open.
-
-        Its idle threads spin on the cores that the forward pass needs. What the user's environment
-        says stays.
-        """
-        if not os.environ.get("OPENBLAS_NUM_THREADS") and self._numpy_threads is None:
-            self._numpy_threads = threadpoolctl.threadpool_limits(1, user_api="blas")
-
-    def _open(self, progress: Progress) -> None:
+    def _open(self, progress: Progress | None) -> None:
         settings = self.settings
-        precisions = zoo.get(settings.model).precisions
-        self.selection = select(
-            settings.runtime, settings.device, settings.precision, precisions=precisions
-        )
-        cache = EngineCache(
-            Path(settings.engine_cache_directory).expanduser()
-            if settings.engine_cache_directory
-            else None
-        )
-        gate = EngineGate(
-            require_signature=settings.require_signed_engines,
-            public_key=Path(settings.engine_public_key) if settings.engine_public_key else None,
-        )
-        self._runtime = create_runtime(
-            self.selection.runtime,
-            cache=cache,
-            gate=gate,
-            policy=settings.engine_policy,
-            thermal_source=self._thermal_source,
-        )
-        self._extractor = Extractor(self._runtime, self._load(settings.max_keypoints, progress))
+        networks = self._networks = Networks(settings, progress, self._thermal_source)
+        self._extractor = networks.extractor(settings.max_keypoints)
         if settings.thermal_reduced_keypoints:
-            reduced = self._load(settings.thermal_reduced_keypoints, progress)
-            self._reduced = Extractor(self._runtime, reduced)
+            self._reduced = networks.extractor(settings.thermal_reduced_keypoints)
         if settings.task != "extract":
-            matcher = self._matcher = self._open_matcher(progress)
+            self._matcher = networks.matcher(settings.matcher, settings.max_keypoints)
         if settings.task == "track":
+            assert self._matcher is not None
             self._tracker = Tracker(
-                matcher=matcher,
+                matcher=self._matcher,
                 geometry=settings.geometry,
                 threshold=settings.geometry_threshold,
                 max_followed=settings.max_followed_frames,
             )
         if settings.task == "match" and settings.reference_file:
             self.set_reference(self._read_reference(settings.reference_file), "file")
-
-    def _build_config(self, max_keypoints: int, matcher: bool) -> BuildConfig:
-        settings = self.settings
-        assert self.selection is not None
-        # What is the default is not said: 'gdi compile' makes the same engine.
-        whole = matcher and settings.matcher_pruning != "auto"
-        return BuildConfig(
-            height=settings.image_height,
-            width=settings.image_width,
-            channels=1 if settings.color == "mono" else 3,
-            max_keypoints=max_keypoints,
-            detection_threshold=settings.detection_threshold,
-            precision=self.selection.precision,
-            device=self.selection.device,
-            warmup_iterations=settings.warmup_iterations,
-            threads=settings.threads,
-            cuda_graph=settings.cuda_graph,
-            options={"pruning": settings.matcher_pruning} if whole else {},
-        )
-
-    def _load(self, max_keypoints: int, progress: Progress, matcher: bool = False) -> EngineHandle:
-        settings = self.settings
-        assert self._runtime is not None
-        assert self.selection is not None
-        model = zoo.resolve(
-            settings.matcher if matcher else settings.model,
-            weights=Path(settings.weights_file).expanduser()
-            if settings.weights_file and not matcher
-            else None,
-            need_weights=find(self.selection.runtime)[0].needs_weights,
-        )
-        expected = "matcher" if matcher else "extractor"
-        if model.kind != expected:
-            raise ConfigurationError(
-                f"model '{model.name}' is a {model.kind}, but parameter "
-                f"'{'matcher' if matcher else 'model'}' needs a {expected}"
-            )
-        progress(0.0, f"preparing {model.name} for {self.selection.runtime}")
-        config = self._build_config(max_keypoints, matcher)
-        entry = self._runtime.compile_engine(model, config, progress)
-        progress(0.9, f"loading {model.name}")
-        handle = self._runtime.deserialize_engine(entry)
-        self._handles.append(handle)
-        return handle
-
-    def _open_matcher(self, progress: Progress) -> MutualNearestNeighbour | EngineMatcher:
-        if self.settings.matcher == IN_PROCESS_MATCHER:
-            return MutualNearestNeighbour(min_cosine=self.settings.min_cosine)
-        assert self._runtime is not None
-        partners = zoo.get(self.settings.matcher).trained_for
-        if partners and self.settings.model not in partners:
-            raise ConfigurationError(
-                f"matcher '{self.settings.matcher}' was trained for {' and '.join(partners)}, not "
-                f"for model '{self.settings.model}': choose another matcher ('gdi models list')"
-            )
-        handle = self._load(self.settings.max_keypoints, progress, matcher=True)
-        return EngineMatcher(self._runtime, handle)
 
     def _read_reference(self, file: str) -> npt.NDArray[np.uint8]:
         settings = self.settings
@@ -231,6 +127,11 @@ class InferenceSession:
             )
         except (FrameError, StorageError, RuntimeError) as error:  # RuntimeError: ~ of no user
             raise ConfigurationError(f"reference_file '{file}' is refused: {error}") from error
+
+    @property
+    def selection(self) -> Selection | None:
+        """The runtime, device and precision that were chosen; None while nothing is open."""
+        return self._networks.selection if self._networks is not None else None
 
     @property
     def is_open(self) -> bool:
@@ -253,9 +154,9 @@ class InferenceSession:
         Raises:
             ConfigurationError: nothing is loaded.
         """
-        if not self._handles:
+        if self._networks is None or not self._networks.handles:
             raise ConfigurationError("no engine is loaded: open the session first")
-        return self._handles[0]
+        return self._networks.handles[0]
 
     def limit_keypoints(self, limit: int) -> None:
         """Use the reduced engine while ``limit`` asks for fewer keypoints (0 = no limit)."""
@@ -376,18 +277,12 @@ class InferenceSession:
 
     def close(self) -> None:
         """Give every engine back. May be called at any time and more than once."""
-        handles, self._handles = self._handles, []
-        runtime, self._runtime = self._runtime, None
+        networks, self._networks = self._networks, None
         self._extractor = self._reduced = self._matcher = self._tracker = None
         self._rotation_matcher = None
         self._reference = self._reference_tag = None
-        self.selection = None
-        if runtime is not None:
-            for handle in reversed(handles):
-                runtime.release_engine(handle)
-        threads, self._numpy_threads = self._numpy_threads, None
-        if threads is not None:
-            threads.restore_original_limits()
+        if networks is not None:
+            networks.close()
 
 
 def settings_with(settings: Settings, **changes: Any) -> Settings:

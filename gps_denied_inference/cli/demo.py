@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -180,6 +181,11 @@ def _print_summary(report: Mapping[str, Any]) -> None:
             f"{matches['agreeing_share']:.1%} agree with the {matches['held_against']} "
             f"within {matches['threshold_px']:g} px"
         )
+        if not math.isnan(matches["agreeing_share_on_roofs"]):
+            print(
+                f"         {matches['agreeing_share_on_ground']:.1%} of those on flat ground, "
+                f"{matches['agreeing_share_on_roofs']:.1%} of those on roofs"
+            )
 
 
 class _Progress:

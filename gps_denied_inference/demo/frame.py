@@ -48,9 +48,18 @@ class FrameSource(Protocol):
 
     def __iter__(self) -> Iterator[Frame]: ...
 
-    def motion(self, start: int, end: int) -> npt.NDArray[np.float64] | None:
-        """Return the true homography (3, 3) from px of frame ``start`` to px of frame ``end``.
+    def move(
+        self, start: int, end: int, points: npt.NDArray[np.floating]
+    ) -> npt.NDArray[np.float64] | None:
+        """Return where points (N, 2) px of frame ``start`` truly are in frame ``end``.
 
         None where the true motion is not known. Pixel centres are at whole numbers.
+        """
+        ...
+
+    def surfaces(self, index: int, points: npt.NDArray[np.floating]) -> npt.NDArray[np.intp] | None:
+        """Tell what lies at points (N, 2) px of a frame: 0 is the ground, others rise above it.
+
+        None where that is not known.
         """
         ...

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -41,21 +40,11 @@ class Pair:
     agrees: npt.NDArray[np.bool_]
 
 
-def transform(
-    homography: npt.NDArray[np.float64], points: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float64]:
-    """Return points (N, 2) in px moved by a homography (3, 3)."""
-    if len(points) == 0:
-        return np.zeros((0, 2))
-    moved = cv2.perspectiveTransform(np.asarray(points, np.float64)[:, None, :], homography)
-    return np.asarray(moved[:, 0, :], np.float64)
-
-
 def agreement(
-    matches: Matches, homography: npt.NDArray[np.float64], threshold: float = AGREEMENT
+    matches: Matches, truth: npt.NDArray[np.float64], threshold: float = AGREEMENT
 ) -> npt.NDArray[np.bool_]:
-    """Return which matches end within ``threshold`` px of where the homography puts them."""
-    residual = transform(homography, matches.query_points) - matches.reference_points
+    """Return which matches end within ``threshold`` px of their true places (M, 2)."""
+    residual = truth - matches.reference_points
     return np.asarray(np.hypot(residual[:, 0], residual[:, 1]) <= threshold, np.bool_)
 
 
@@ -75,6 +64,8 @@ class Score:
         self.pair: Pair | None = None
         self._matches = 0
         self._agreeing = 0
+        # Matches, and those that agree: on the ground, and on what rises above it.
+        self._by_surface = np.zeros((2, 2), np.int64)
         self._is_truth = True
         self._threshold = AGREEMENT
 
@@ -85,9 +76,14 @@ class Score:
         if last is None or last[0] != index - 1:
             return
         matches = self._matcher.match(last[1], features)
-        motion = self._source.motion(index - 1, index)
-        if motion is not None:
-            agrees = agreement(matches, motion)
+        truth = self._source.move(index - 1, index, matches.query_points)
+        if truth is not None:
+            agrees = agreement(matches, truth)
+            surfaces = self._source.surfaces(index - 1, matches.query_points)
+            if surfaces is not None:
+                for raised in (False, True):
+                    there = (surfaces > 0) == raised
+                    self._by_surface[int(raised)] += (np.count_nonzero(there), agrees[there].sum())
         else:
             self._is_truth = False
             self._threshold = max(AGREEMENT, CONSISTENCY * features.width)
@@ -104,6 +100,10 @@ class Score:
         """Share of all matches that agree, 0..1; NaN where there was no match."""
         return self._agreeing / self._matches if self._matches else float("nan")
 
+    def _share_on(self, surface: int) -> float:
+        count, agreeing = self._by_surface[surface]
+        return float(agreeing / count) if count else float("nan")
+
     def summary(self) -> dict[str, object]:
         """Return the report's ``matches``."""
         return {
@@ -111,6 +111,8 @@ class Score:
             "count": self._matches,
             "per_pair": self._matches / len(self.shares) if self.shares else float("nan"),
             "agreeing_share": self.agreeing_share,
+            "agreeing_share_on_ground": self._share_on(0),
+            "agreeing_share_on_roofs": self._share_on(1),
             "worst_pair_share": min(self.shares, default=float("nan")),
             "held_against": "true motion" if self._is_truth else "best homography",
             "threshold_px": self._threshold,

@@ -1,6 +1,7 @@
 """A simulated nadir flight over the sample scene, so that true motion between frames is known.
 
-A pinhole camera looks down on flat ground that carries the scene. It flies a figure of eight, its
+A pinhole camera looks down on flat ground that carries the scene, and with relief on flat roofs at
+three heights above it, which carry the scene turned. It flies a figure of eight, its
 heading along the path, its height and tilt swinging, under light that changes, with sensor noise.
 
 Frames: world (x east along scene columns, y south along scene rows, z down, m), camera (x right,
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,6 +30,8 @@ _FOCAL_RATIO = 0.95  # focal length per image width: about 55 degrees across
 _MEAN_HEIGHT = 5_500.0  # m, so that a 640 px image sees about 9 m per px
 _FIGURE = 240  # frames that the whole figure of eight takes
 _NOISE = 1.0  # grey levels, standard deviation
+_ROOFS = (150.0, 350.0, 600.0)  # m above the ground: 3 to 11 % more motion than the ground's
+_PITCH, _SIDE = 62, 36  # scene px, of the grid that roofs stand on, and their side
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class SimulatedFlight:
         rate: Hz, only for the stamps.
         seed: of the sensor noise.
         scene: uint8 (H, W, 3) RGB; the sample scene where None.
+        relief: roofs stand on the ground; else it is flat.
 
     Raises:
         InvalidParameterError: fewer than two frames.
@@ -67,6 +72,7 @@ class SimulatedFlight:
         rate: float = 20.0,
         seed: int = 7,
         scene: npt.NDArray[np.uint8] | None = None,
+        relief: bool = False,
     ) -> None:
         if frames < 2:
             raise InvalidParameterError("frames", frames, "at least 2")
@@ -79,6 +85,12 @@ class SimulatedFlight:
         self._period_ns = round(1e9 / rate)
         self._seed = seed
         self._scene = load_scene() if scene is None else scene
+        # Surfaces from the ground up: height in m, what it carries, and where it is.
+        everywhere = np.full(self._scene.shape[:2], 255, np.uint8)
+        self._surfaces = [(0.0, self._scene, everywhere)]
+        if relief:
+            self.name += ", with roofs"
+            self._surfaces += _roofs(self._scene)
         focal = _FOCAL_RATIO * width
         self._camera = np.array(
             [[focal, 0.0, (width - 1) / 2.0], [0.0, focal, (height - 1) / 2.0], [0.0, 0.0, 1.0]]
@@ -104,8 +116,12 @@ class SimulatedFlight:
             pitch=math.radians(2.5) * math.sin(4.0 * phase + 0.5),
         )
 
-    def projection(self, index: int) -> Matrix:
-        """Return the homography (3, 3) from scene px to px of the frame."""
+    def projection(self, index: int, above: float = 0.0) -> Matrix:
+        """Return the homography (3, 3) from scene px to px of the frame.
+
+        Args:
+            above: m, of the plane that carries the scene, above the ground.
+        """
         pose = self.pose(index)
         rotation = _rotation_x(-pose.pitch) @ _rotation_y(-pose.roll) @ _rotation_z(-pose.heading)
         rows, columns = self._scene.shape[:2]
@@ -114,26 +130,61 @@ class SimulatedFlight:
             [
                 [GROUND_SAMPLE, 0.0, -GROUND_SAMPLE * (columns - 1) / 2.0 - pose.east],
                 [0.0, GROUND_SAMPLE, -GROUND_SAMPLE * (rows - 1) / 2.0 - pose.south],
-                [0.0, 0.0, pose.height],
+                [0.0, 0.0, pose.height - above],
             ]
         )
         homography = self._camera @ rotation @ ground
         return np.asarray(homography / homography[2, 2], np.float64)
 
     def motion(self, start: int, end: int) -> Matrix:
-        """Return the true homography (3, 3) from px of frame ``start`` to px of frame ``end``."""
+        """Return the ground's true homography (3, 3), from px of frame ``start`` to ``end``."""
         homography = self.projection(end) @ np.linalg.inv(self.projection(start))
         return np.asarray(homography / homography[2, 2], np.float64)
 
+    def surfaces(self, index: int, points: npt.NDArray[np.floating]) -> npt.NDArray[np.intp]:
+        """Tell what lies at points (N, 2) px of a frame: 0 is the ground, others are roofs."""
+        seen = np.zeros(len(points), np.intp)
+        for surface, (above, _, where) in enumerate(self._surfaces):
+            back = np.asarray(np.linalg.inv(self.projection(index, above)), np.float64)
+            at = np.rint(_transform(back, points)).astype(np.intp)
+            x, y = at[:, 0], at[:, 1]
+            rows, columns = self._scene.shape[:2]
+            inside = (x >= 0) & (y >= 0) & (x < columns) & (y < rows)
+            there = np.zeros(len(points), np.bool_)
+            there[inside] = where[y[inside], x[inside]] > 0
+            seen[there] = surface
+        return seen
+
+    def move(
+        self, start: int, end: int, points: npt.NDArray[np.floating]
+    ) -> npt.NDArray[np.float64]:
+        """Return where points (N, 2) px of frame ``start`` truly are in frame ``end``.
+
+        Each moves with what lies there; it may be hidden in frame ``end``, or out of it.
+        """
+        seen = self.surfaces(start, points)
+        moved = np.zeros((len(points), 2))
+        for surface, (above, _, _) in enumerate(self._surfaces):
+            here = seen == surface
+            back = np.linalg.inv(self.projection(start, above))
+            moved[here] = _transform(self.projection(end, above) @ back, points[here])
+        return moved
+
     def render(self, index: int) -> npt.NDArray[np.uint8]:
         """Return the image of a frame, uint8 (H, W, 3) RGB."""
-        view = cv2.warpPerspective(
-            self._scene,
-            self.projection(index),
-            (self._width, self._height),
-            flags=cv2.INTER_CUBIC,
-            borderMode=cv2.BORDER_REFLECT_101,
-        ).astype(np.float32)
+        size = (self._width, self._height)
+        view = np.zeros((self._height, self._width, 3), np.float32)
+        for above, carried, where in self._surfaces:
+            projection = self.projection(index, above)
+            image = cv2.warpPerspective(
+                carried, projection, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
+            )
+            if above == 0.0:
+                view[:] = image
+                continue
+            # Opaque up to a soft edge of one px, as a lens draws it.
+            cover = cv2.warpPerspective(where, projection, size).astype(np.float32)[..., None] / 255
+            view += cover * (image - view)
         phase = _phase(index)
         across = np.linspace(-1.0, 1.0, self._width, dtype=np.float32)[None, :, None]
         down = np.linspace(-1.0, 1.0, self._height, dtype=np.float32)[:, None, None]
@@ -169,3 +220,25 @@ def _rotation_y(angle: float) -> Matrix:
 def _rotation_z(angle: float) -> Matrix:
     c, s = math.cos(angle), math.sin(angle)
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
+def _transform(homography: Matrix, points: npt.NDArray[np.floating[Any]]) -> Matrix:
+    moved = points.astype(np.float64) @ homography[:, :2].T + homography[:, 2]
+    return np.asarray(moved[:, :2] / moved[:, 2:], np.float64)
+
+
+def _roofs(
+    scene: npt.NDArray[np.uint8],
+) -> list[tuple[float, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
+    """Return surfaces above the ground: height in m, what it carries, and 255 where it is."""
+    made = []
+    rows, columns = scene.shape[:2]
+    for turn, above in enumerate(_ROOFS):
+        where = np.zeros((rows, columns), np.uint8)
+        for row, y in enumerate(range(0, rows, _PITCH)):
+            for column, x in enumerate(range(0, columns, _PITCH)):
+                if (row + 2 * column) % len(_ROOFS) == turn:
+                    where[y : y + _SIDE, x : x + _SIDE] = 255
+        turned = cv2.resize(np.rot90(scene, turn + 1), (columns, rows))
+        made.append((above, np.asarray(turned, np.uint8), where))
+    return made

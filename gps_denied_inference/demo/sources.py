@@ -47,7 +47,7 @@ def open_source(
     if not spec:
         from gps_denied_inference.demo.simulation import SimulatedFlight
 
-        return SimulatedFlight() if limit is None else SimulatedFlight(frames=limit)
+        return SimulatedFlight(120 if limit is None else limit, relief=True)
     try:
         path = Path(spec).expanduser()
     except RuntimeError as error:  # the home folder of nobody
@@ -95,8 +95,11 @@ class _RealSource:
         self._path = path
         self._limit = limit
 
-    def motion(self, start: int, end: int) -> None:
+    def move(self, start: int, end: int, points: npt.NDArray[np.floating]) -> None:
         """The true motion is not known: None."""
+
+    def surfaces(self, index: int, points: npt.NDArray[np.floating]) -> None:
+        """The scene's shape is not known: None."""
 
     def _images(self) -> Iterator[tuple[Decode, int, str]]:
         """Yield what decodes the image, its stamp in ns, its name."""

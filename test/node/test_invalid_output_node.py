@@ -15,7 +15,7 @@ from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
-from gps_denied_inference import session as session_module  # noqa: E402
+from gps_denied_inference import networks as networks_module  # noqa: E402
 from gps_denied_inference.msg import FeatureArray  # noqa: E402
 from gps_denied_inference.node.node import InferenceNode  # noqa: E402
 
@@ -31,7 +31,7 @@ def test_spoilt_answers_are_dropped_counted_and_shown(tmp_path, monkeypatch):
     def stand_in(name, **options):
         return StandInBrokenRuntime(**options)
 
-    monkeypatch.setattr(session_module, "create_runtime", stand_in)
+    monkeypatch.setattr(networks_module, "create_runtime", stand_in)
     context = rclpy.Context()
     rclpy.init(context=context)
     values = {

@@ -12,7 +12,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from gps_denied_inference import session
+from gps_denied_inference import networks
 from gps_denied_inference.bags.messages import typestore
 from gps_denied_inference.bags.reader import Bag
 from gps_denied_inference.bags.replay import replay
@@ -185,7 +185,7 @@ def test_spoilt_answers_are_counted_as_the_node_does(bag, tmp_path, monkeypatch)
     def stand_in(name, **options):
         return StandInBrokenRuntime(**options)
 
-    monkeypatch.setattr(session, "create_runtime", stand_in)
+    monkeypatch.setattr(networks, "create_runtime", stand_in)
     spoil = staticmethod(SPOILT_FEATURES["nan_descriptor"])
     monkeypatch.setattr(StandInBrokenRuntime, "spoil", spoil)
     done = replay(Bag(bag), fake(tmp_path), tmp_path / "out")

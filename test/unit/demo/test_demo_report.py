@@ -48,8 +48,11 @@ class Source:
     def __iter__(self):
         return iter(())
 
-    def motion(self, start: int, end: int):
-        return np.eye(3)
+    def move(self, start: int, end: int, points):
+        return points.astype(np.float64)
+
+    def surfaces(self, index: int, points):
+        return np.zeros(len(points), np.intp)
 
 
 def scored(good: int = 9, bad: int = 1) -> Score:

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gps_denied_inference.demo.score import Score, agreement, transform
+from gps_denied_inference.demo.score import Score, agreement
 from gps_denied_inference.pipeline.features import Features
+from gps_denied_inference.pipeline.geometry import project
 from gps_denied_inference.pipeline.matcher import Matches
 
 SHIFT = np.array([[1.0, 0.0, 12.0], [0.0, 1.0, -5.0], [0.0, 0.0, 1.0]])
@@ -26,9 +27,13 @@ class Source:
     def __iter__(self):
         return iter(())
 
-    def motion(self, start: int, end: int):
+    def move(self, start: int, end: int, points):
         assert end == start + 1
-        return self._motion
+        return None if self._motion is None else project(self._motion, points)
+
+    def surfaces(self, index: int, points):
+        """What lies right of the middle is a roof."""
+        return (points[:, 0] > 225).astype(np.intp)
 
 
 def features(points, codes) -> Features:
@@ -50,20 +55,12 @@ def cloud(count: int = 40) -> np.ndarray:
     return np.random.default_rng(1).uniform(50, 400, (count, 2))
 
 
-def test_transform_is_the_projective_map() -> None:
-    homography = np.array([[1.1, 0.02, 3.0], [-0.01, 0.9, 4.0], [1e-4, -2e-4, 1.0]])
-    points = cloud(5).astype(np.float32)
-    by_hand = np.c_[points, np.ones(5)] @ homography.T
-    np.testing.assert_allclose(transform(homography, points), by_hand[:, :2] / by_hand[:, 2:])
-    assert transform(homography, np.zeros((0, 2), np.float32)).shape == (0, 2)
-
-
 def test_agreement_ends_at_the_threshold() -> None:
     start = np.array([[10, 10], [20, 20], [30, 30]], np.float32)
     end = start + np.array([12, -5]) + np.array([[0, 2.99], [3.01, 0], [2.2, 2.2]])
     index = np.arange(3, dtype=np.int32)
     matches = Matches(index, index, np.ones(3, np.float32), start, end.astype(np.float32))
-    assert agreement(matches, SHIFT).tolist() == [True, False, False]
+    assert agreement(matches, project(SHIFT, start)).tolist() == [True, False, False]
 
 
 def test_the_share_counts_what_agrees_with_the_truth() -> None:
@@ -80,6 +77,19 @@ def test_the_share_counts_what_agrees_with_the_truth() -> None:
     assert summary["count"] == 40
     assert summary["pairs"] == 1
     assert summary["held_against"] == "true motion"
+
+
+def test_shares_on_ground_and_on_roofs_are_told_apart() -> None:
+    points = cloud()
+    moved = points + np.array([12, -5])
+    roof = points[:, 0] > 225
+    moved[np.flatnonzero(roof)[:4]] += (0, 8)  # four on roofs match at the wrong place
+    score = Score(Source(SHIFT))
+    score.add(0, features(points, np.arange(40)))
+    score.add(1, features(moved, np.arange(40)))
+    summary = score.summary()
+    assert summary["agreeing_share_on_ground"] == 1.0
+    assert summary["agreeing_share_on_roofs"] == 1.0 - 4 / np.count_nonzero(roof)
 
 
 def test_without_truth_matches_are_held_against_each_other_and_that_is_said() -> None:

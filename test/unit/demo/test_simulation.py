@@ -88,3 +88,46 @@ def test_another_scene_file_is_refused(tmp_path) -> None:
     (tmp_path / "scene.png").write_bytes(b"something else")
     with pytest.raises(ModelIntegrityError, match="SHA-256"):
         load_scene(tmp_path / "scene.png")
+
+
+def test_roofs_move_as_they_truly_do() -> None:
+    """Patches of roofs and ground, cut out at their true places in two frames, look the same."""
+    flight = SimulatedFlight(relief=True)
+    start, end = 30, 31
+    first, second = (
+        cv2.cvtColor(flight.render(k), cv2.COLOR_RGB2GRAY).astype(np.float32) for k in (start, end)
+    )
+    grid = np.stack(np.meshgrid(np.arange(40, 600, 8), np.arange(40, 440, 8)), -1)
+    points = grid.reshape(-1, 2).astype(np.float64)
+    around = np.stack(np.meshgrid(np.arange(-12, 13), np.arange(-12, 13)), -1).reshape(-1, 2)
+    seen, parallax = set(), []
+    for point in points:
+        pixels = point + around
+        if len(set(flight.surfaces(start, pixels).tolist())) > 1:
+            continue
+        surface = int(flight.surfaces(start, point[None])[0])
+        there = flight.move(start, end, pixels)
+        if there.min() < 0 or (there > (639, 479)).any():
+            continue
+        if (flight.surfaces(end, there) != surface).any():
+            continue  # hidden by a higher roof
+        then, now = (
+            cv2.remap(image, *(np.float32(p.T)[:, :, None]), cv2.INTER_LINEAR).ravel()
+            for image, p in ((first, pixels), (second, there))
+        )
+        if then.std() > 8.0:
+            assert np.corrcoef(then, now)[0, 1] > 0.97
+            seen.add(surface)
+        if surface:
+            on_ground = cv2.perspectiveTransform(point[None, None], flight.motion(start, end))
+            parallax.append(np.linalg.norm(on_ground[0, 0] - there[len(there) // 2]))
+    assert seen == {0, 1, 2, 3}
+    assert min(parallax) > 0.2
+    assert max(parallax) > 1.2
+
+
+def test_a_flat_flight_moves_by_its_homography(flight: SimulatedFlight) -> None:
+    points = np.random.default_rng(0).uniform(0, 400, (50, 2))
+    moved = cv2.perspectiveTransform(points[None], flight.motion(10, 17))[0]
+    np.testing.assert_allclose(flight.move(10, 17, points), moved)
+    assert not flight.surfaces(10, points).any()

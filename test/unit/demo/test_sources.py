@@ -65,7 +65,8 @@ def assert_frames(source, count: int) -> None:
         np.testing.assert_array_equal(frame.image, expected)
     stamps = [frame.stamp_ns for frame in frames]
     assert stamps == sorted(set(stamps))
-    assert source.motion(0, 1) is None
+    assert source.move(0, 1, np.zeros((3, 2))) is None
+    assert source.surfaces(0, np.zeros((3, 2))) is None
 
 
 def test_a_folder_comes_in_the_order_of_its_names(tmp_path: Path) -> None:

@@ -183,12 +183,21 @@ def test_tracks_over_real_frames(caliterra, record_property):
     assert all(update.features.count <= 1000 for update in updates)
 
 
-@pytest.fixture(scope="module")
-def simulated(make_extractor):
-    flight, extractor = SimulatedFlight(frames=120), make_extractor(640, 480, 1000)
+def seen_in(flight, make_extractor):
+    extractor = make_extractor(640, 480, 1000)
     images = [cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY) for frame in flight]
     views = [View.of(image, 640, 480, 1000) for image in images]
     return flight, [extractor.extract(image) for image in images], views
+
+
+@pytest.fixture(scope="module")
+def simulated(make_extractor):
+    return seen_in(SimulatedFlight(frames=120), make_extractor)
+
+
+@pytest.fixture(scope="module")
+def with_relief(make_extractor):
+    return seen_in(SimulatedFlight(frames=40, relief=True), make_extractor)
 
 
 def against_truth(flight, tracks):
@@ -239,6 +248,47 @@ def test_tracks_stay_on_their_points(simulated, model, followed, record_property
     else:
         assert len(tracks) > 10_000
         assert not any(update.followed for update in updates)
+
+
+def whole(flight, start, point):
+    """Tell what a point lies on, -1 near an edge between ground and roof."""
+    around = point + 9.0 * np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)])
+    kinds = set(flight.surfaces(start, around).tolist())
+    return kinds.pop() if len(kinds) == 1 else -1
+
+
+@pytest.mark.parametrize("model", ["homography", "fundamental"])
+@pytest.mark.parametrize("interval", [1, 3])
+def test_tracks_keep_the_parallax_of_relief(with_relief, model, interval, record_property):
+    """Roofs move by up to 11 % more than the ground, and their tracks with them, or end."""
+    flight, features, views = with_relief
+    tracker, history = Tracker(MutualNearestNeighbour(), model, 3.0, max_followed=8), {}
+    for index, (seen, view) in enumerate(zip(features, views, strict=True)):
+        update = None if index % interval == 0 else tracker.follow(view, index * 50_000_000)
+        if update is None:
+            update = tracker.update(seen, index * 50_000_000, None, view)
+        points = update.features.keypoints.astype(np.float64)
+        for track, point in zip(update.features.track_ids.tolist(), points, strict=True):
+            history.setdefault(track, []).append((index, point))
+    errors = {surface: [] for surface in range(4)}
+    parallax = []
+    for (start, first), *later in history.values():
+        surface = whole(flight, start, first) if later else -1
+        for end, point in later if surface >= 0 else ():
+            truth = flight.move(start, end, first[None])[0]
+            errors[surface].append(np.linalg.norm(truth - point))
+            if surface and end - start == 10:
+                on_ground = project(flight.motion(start, end), first[None])[0]
+                parallax.append(np.linalg.norm(truth - on_ground))
+    # Without parallax the test could not fail.
+    assert np.median(parallax) > 5.0
+    for surface, name in enumerate(("ground", "low_roofs", "middle_roofs", "high_roofs")):
+        record_property(f"median_error_{name}", float(np.median(errors[surface])))
+        record_property(f"within_2_px_{name}", float(np.mean(np.array(errors[surface]) <= 2.0)))
+        record_property(f"points_{name}", len(errors[surface]))
+        assert len(errors[surface]) > 500
+        assert np.median(errors[surface]) <= 0.1
+        assert np.mean(np.array(errors[surface]) <= 2.0) >= 0.98
 
 
 @pytest.mark.parametrize("model", ["homography", "fundamental"])

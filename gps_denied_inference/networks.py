@@ -1,0 +1,162 @@
+"""The engines that a set of settings asks for: chosen, gated or built, loaded, given back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import threadpoolctl
+
+from gps_denied_inference.engines.cache import EngineCache
+from gps_denied_inference.engines.gate import EngineGate
+from gps_denied_inference.errors import ConfigurationError
+from gps_denied_inference.models import zoo
+from gps_denied_inference.pipeline.extractor import Extractor
+from gps_denied_inference.pipeline.matcher import EngineMatcher, MutualNearestNeighbour
+from gps_denied_inference.runtimes import create_runtime
+from gps_denied_inference.runtimes.contract import BuildConfig, EngineHandle, Progress
+from gps_denied_inference.runtimes.selection import select
+from gps_denied_inference.runtimes.table import find
+from gps_denied_inference.settings import Settings
+
+if TYPE_CHECKING:
+    from gps_denied_inference.thermal.state import ThermalState
+
+IN_PROCESS_MATCHER = "mutual_nearest_neighbour"
+"""Runs as one matrix product in numpy: on a CPU that beats a round trip through an engine."""
+
+
+class Networks:
+    """One runtime and the engines loaded on it.
+
+    Not thread-safe. Numpy's products are kept to one thread while it is open: its idle threads spin
+    on the cores that the forward pass needs. What the user's environment says of them stays.
+
+    Args:
+        settings: valid settings.
+        progress: told what is being prepared.
+        thermal_source: handed to the runtime's ``thermal_state``.
+
+    Attributes:
+        selection: the runtime, device and precision that were chosen.
+        handles: the loaded engines, in the order of loading.
+
+    Raises:
+        GpsDeniedInferenceError: the runtime cannot be had.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        progress: Progress | None = None,
+        thermal_source: Callable[[], ThermalState] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.handles: list[EngineHandle] = []
+        self._progress = progress or (lambda share, what: None)
+        precisions = zoo.get(settings.model).precisions
+        self.selection = select(
+            settings.runtime, settings.device, settings.precision, precisions=precisions
+        )
+        folder = settings.engine_cache_directory
+        self._runtime = create_runtime(
+            self.selection.runtime,
+            cache=EngineCache(Path(folder).expanduser() if folder else None),
+            gate=EngineGate(
+                require_signature=settings.require_signed_engines,
+                public_key=Path(settings.engine_public_key) if settings.engine_public_key else None,
+            ),
+            policy=settings.engine_policy,
+            thermal_source=thermal_source,
+        )
+        self._numpy_threads = None
+        if not os.environ.get("OPENBLAS_NUM_THREADS"):
+            self._numpy_threads = threadpoolctl.threadpool_limits(1, user_api="blas")
+
+    def extractor(
+        self, max_keypoints: int, width: int | None = None, height: int | None = None
+    ) -> Extractor:
+        """Load the extractor.
+
+        Args:
+            max_keypoints: K.
+            width, height: px of its image; None = the settings'.
+
+        Raises:
+            GpsDeniedInferenceError: the engine cannot be had.
+        """
+        settings = self.settings
+        size = (width or settings.image_width, height or settings.image_height)
+        handle = self._load(settings.model, "extractor", max_keypoints, size)
+        return Extractor(self._runtime, handle)
+
+    def matcher(self, name: str, max_keypoints: int) -> MutualNearestNeighbour | EngineMatcher:
+        """Load a matcher for the extractor's features.
+
+        Args:
+            name: of the zoo, or ``IN_PROCESS_MATCHER``.
+            max_keypoints: K.
+
+        Raises:
+            ConfigurationError: it was trained for another extractor.
+            GpsDeniedInferenceError: the engine cannot be had.
+        """
+        settings = self.settings
+        if name == IN_PROCESS_MATCHER:
+            return MutualNearestNeighbour(min_cosine=settings.min_cosine)
+        partners = zoo.get(name).trained_for
+        if partners and settings.model not in partners:
+            raise ConfigurationError(
+                f"matcher '{name}' was trained for {' and '.join(partners)}, not for model "
+                f"'{settings.model}': choose another matcher ('gdi models list')"
+            )
+        size = (settings.image_width, settings.image_height)
+        return EngineMatcher(self._runtime, self._load(name, "matcher", max_keypoints, size))
+
+    def _load(
+        self, name: str, kind: str, max_keypoints: int, size: tuple[int, int]
+    ) -> EngineHandle:
+        settings, selection = self.settings, self.selection
+        own = settings.weights_file if kind == "extractor" else ""
+        model = zoo.resolve(
+            name,
+            weights=Path(own).expanduser() if own else None,
+            need_weights=find(selection.runtime)[0].needs_weights,
+        )
+        if model.kind != kind:
+            raise ConfigurationError(
+                f"model '{model.name}' is a {model.kind}, but parameter "
+                f"'{'model' if kind == 'extractor' else 'matcher'}' needs a {kind}"
+            )
+        self._progress(0.0, f"preparing {model.name} for {selection.runtime}")
+        # What is the default is not said: 'gdi compile' makes the same engine.
+        told = kind == "matcher" and settings.matcher_pruning != "auto"
+        config = BuildConfig(
+            height=size[1],
+            width=size[0],
+            channels=1 if settings.color == "mono" else 3,
+            max_keypoints=max_keypoints,
+            detection_threshold=settings.detection_threshold,
+            precision=selection.precision,
+            device=selection.device,
+            warmup_iterations=settings.warmup_iterations,
+            threads=settings.threads,
+            cuda_graph=settings.cuda_graph,
+            options={"pruning": settings.matcher_pruning} if told else {},
+        )
+        entry = self._runtime.compile_engine(model, config, self._progress)
+        self._progress(0.9, f"loading {model.name}")
+        handle = self._runtime.deserialize_engine(entry)
+        self.handles.append(handle)
+        return handle
+
+    def close(self) -> None:
+        """Give every engine back. May be called more than once."""
+        handles, self.handles = self.handles, []
+        for handle in reversed(handles):
+            self._runtime.release_engine(handle)
+        threads, self._numpy_threads = self._numpy_threads, None
+        if threads is not None:
+            threads.restore_original_limits()
