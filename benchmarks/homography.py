@@ -85,6 +85,23 @@ def read_sequence(folder: Path) -> PlanarSequence:
     return PlanarSequence(images, truth)
 
 
+def fitted(sequence: PlanarSequence) -> PlanarSequence:
+    """Cut rows and columns off at the bottom and right, up to 31, so that an engine takes the rest.
+
+    Engines take multiples of 32. Pixels keep their coordinates, and so the truth holds.
+
+    Raises:
+        ConfigurationError: less than 32 px are left of a side.
+    """
+    height, width = (side - side % 32 for side in sequence.images[1].shape)
+    if not height or not width:
+        raise ConfigurationError("images are smaller than 32 px, the least that an engine takes")
+    return PlanarSequence(
+        {n: np.ascontiguousarray(image[:height, :width]) for n, image in sequence.images.items()},
+        sequence.truth,
+    )
+
+
 def corner_error(found: Points | None, truth: Points, width: int, height: int) -> float:
     """Return the mean distance, px, between image 1's corners mapped by both; inf without a model.
 
@@ -208,6 +225,7 @@ def bench_homography(
         GpsDeniedInferenceError: as the runtime raises.
     """
     sequence = read_sequence(folder)
+    sequence = fitted(sequence)
     height, width = sequence.images[1].shape
     config = replace(config, width=width, height=height, channels=1)
     results: dict[str, dict[str, Accuracy]] = {}

@@ -105,7 +105,8 @@ class Networks:
         """
         settings = self.settings
         if name == IN_PROCESS_MATCHER:
-            return MutualNearestNeighbour(min_cosine=settings.min_cosine)
+            own = zoo.get(settings.model).min_cosine
+            return MutualNearestNeighbour(min_cosine=settings.min_cosine or own)
         partners = zoo.get(name).trained_for
         if partners and settings.model not in partners:
             raise ConfigurationError(

@@ -84,9 +84,10 @@ class Settings:
         0.05, "Detector heat below which no keypoint is reported.", minimum=0.0, maximum=1.0
     )
     min_cosine: float = setting(
-        0.82,
-        "Mutual nearest neighbours less alike than this are no match.",
-        minimum=-1.0,
+        0.0,
+        "Mutual nearest neighbours less alike than this are no match; 0 = the network's own, from "
+        "the table of models (XFeat 0.82, ALIKED 0.5).",
+        minimum=0.0,
         maximum=1.0,
     )
     geometry: str = setting(

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gps_denied_inference.demo.frame import FrameSource
+from gps_denied_inference.models import zoo
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.geometry import verify
 from gps_denied_inference.pipeline.matcher import Matches, MutualNearestNeighbour
@@ -57,7 +58,6 @@ class Score:
 
     def __init__(self, source: FrameSource) -> None:
         self._source = source
-        self._matcher = MutualNearestNeighbour()
         self._last: tuple[int, Features] | None = None
         self.counts: list[int] = []
         self.shares: list[float] = []
@@ -75,7 +75,8 @@ class Score:
         last, self._last = self._last, (index, features)
         if last is None or last[0] != index - 1:
             return
-        matches = self._matcher.match(last[1], features)
+        nearest = MutualNearestNeighbour(zoo.get(features.model).min_cosine)
+        matches = nearest.match(last[1], features)
         truth = self._source.move(index - 1, index, matches.query_points)
         if truth is not None:
             agrees = agreement(matches, truth)

@@ -69,6 +69,7 @@ class ZooEntry:
             where none ships.
         graph_sha256: hex, of the shipped graph.
         precisions: what it runs in; ``auto`` chooses among these.
+        min_cosine: nearest neighbours of this extractor's descriptors less alike are no match.
         trained_for: extractors whose descriptors a matcher was trained for; empty: any.
     """
 
@@ -83,6 +84,7 @@ class ZooEntry:
     graph_sha256: str = ""
     precisions: tuple[str, ...] = ("fp32", "fp16")
     trained_for: tuple[str, ...] = ()
+    min_cosine: float = 0.82
 
 
 _ENTRIES: dict[str, ZooEntry] = {}
@@ -356,6 +358,7 @@ for _name, (_dim, _sha256, _size, _graph_sha256) in _ALIKED_WEIGHTS.items():
             graph=f"{_name}.onnx" if _graph_sha256 else None,
             graph_sha256=_graph_sha256,
             precisions=("fp32",),
+            min_cosine=0.5,
         )
     )
 

@@ -38,6 +38,9 @@ SAMPLES = {"similarity": 2, "affine": 3, "homography": 4, "fundamental": 7}
 """s: pairs that define a model."""
 MIN_CONFIDENCE = 3.0
 """Accepted from here: one false alarm in a thousand pairs of images."""
+MIN_AGREEING = 8
+"""Pairs beyond the sample that must agree, neighbours or not: a model bent to fewer says little of
+the rest of the image, be it by chance or not."""
 MIN_SURPLUS = 4
 """Independent pairs beyond the sample that must agree, however exactly."""
 SUPPORT = 16.0
@@ -144,7 +147,7 @@ def confidence(evidence: Evidence, matrix: Points, model: str, threshold: float)
         _, first = np.unique(cell[independent], return_index=True)
         independent = independent[np.sort(first)]
     k = len(independent)
-    if k < sample + MIN_SURPLUS:
+    if k < sample + MIN_SURPLUS or np.count_nonzero(inliers) < sample + MIN_AGREEING:
         return 0.0
     n = max(k, min(len(np.unique(here)), len(np.unique(there))))
     least = min(LEAST_RESIDUAL * evidence.reference_scale, threshold)

@@ -84,7 +84,7 @@ def verify(
     query = matches.query_points.astype(np.float64)
     reference = matches.reference_points.astype(np.float64)
     finite = np.isfinite(query).all(axis=1) & np.isfinite(reference).all(axis=1)
-    if np.count_nonzero(finite) < acceptance.SAMPLES[model] + acceptance.MIN_SURPLUS:
+    if np.count_nonzero(finite) < acceptance.SAMPLES[model] + acceptance.MIN_AGREEING:
         return None
     if _on_a_line(query[finite]) or _on_a_line(reference[finite]):
         return None

