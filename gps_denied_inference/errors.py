@@ -25,6 +25,7 @@
     │   ├── InputMismatchError          wrong tensor name, shape or dtype
     │   └── InvalidOutputError          the engine's answer is not what its specification says
     ├── DeviceOutOfMemoryError          from load or from infer
+    ├── MapError                        a map file that is damaged, unfinished or of another kind
     ├── FrameError                      an image message that cannot be used; carries a reason
     └── ThermalReadError                a thermal source gave no valid reading
 
@@ -154,6 +155,10 @@ class InvalidOutputError(InferenceError):
 
 class DeviceOutOfMemoryError(GpsDeniedInferenceError):
     """The device has no memory left, while loading or while running."""
+
+
+class MapError(GpsDeniedInferenceError):
+    """A map file that cannot be used: damaged, unfinished, or made by or for something else."""
 
 
 class FrameError(GpsDeniedInferenceError):

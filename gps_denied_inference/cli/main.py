@@ -21,6 +21,7 @@ from gps_denied_inference.errors import GpsDeniedInferenceError
 PROGRAM = "gdi"
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "map": ("gps_denied_inference.cli.map", "prepare and check the maps that frames are found on"),
     "models": ("gps_denied_inference.cli.models", "list, fetch, verify and export networks"),
     "compile": ("gps_denied_inference.cli.compile", "prepare an engine for this machine"),
     "gate": ("gps_denied_inference.cli.gate", "say whether an engine may run on this machine"),

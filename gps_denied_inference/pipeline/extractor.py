@@ -34,6 +34,11 @@ class Extractor:
         self.inference_time = 0.0
         """s, wall time of the newest forward pass."""
 
+    @property
+    def model_sha256(self) -> str:
+        """Hex, of the weights or graph that run: what makes descriptors comparable."""
+        return self._sha256
+
     def check(self, image: npt.NDArray[np.uint8]) -> None:
         """Refuse an image that the engine cannot take.
 
