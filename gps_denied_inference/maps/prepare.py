@@ -26,7 +26,7 @@ from gps_denied_inference.settings import Settings
 LEAST_SHOWN = 0.3
 """Share of a tile that has to show something."""
 LEAST_FEATURES = 8
-EDGE = 12
+EDGE = 8
 """px around what shows nothing in which no feature is kept."""
 BATCH = 16
 """Tiles that are written in one step: what is lost at most when the process dies."""
