@@ -22,6 +22,7 @@ from gps_denied_inference.pipeline.extractor import Extractor
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.geometry import GeometricModel, verify
 from gps_denied_inference.pipeline.matcher import EngineMatcher, Matches, MutualNearestNeighbour
+from gps_denied_inference.pipeline.reference import Reference
 from gps_denied_inference.pipeline.rotations import RotatedReference, RotationMatcher
 from gps_denied_inference.pipeline.tracking.flow import View
 from gps_denied_inference.pipeline.tracking.tracker import Tracker
@@ -78,7 +79,7 @@ class InferenceSession:
         self._matcher: MutualNearestNeighbour | EngineMatcher | None = None
         self._tracker: Tracker | None = None
         self._rotation_matcher: RotationMatcher | None = None
-        self._reference: RotatedReference | None = None
+        self._reference: Reference | None = None
         self._reference_tag: Any = None
         self._use_reduced = False
         self._undetected = 0
@@ -170,13 +171,19 @@ class InferenceSession:
             raise ConfigurationError("no engine is loaded: open the session first")
         assert self._matcher is not None
         settings = self.settings
-        reference = RotatedReference.extract(self._extractor, image, settings.reference_angles)
-        if settings.reference_angles > 1:
-            self._rotation_matcher = RotationMatcher(
-                self._matcher, settings.geometry, settings.geometry_threshold
-            )
+        reference = Reference(
+            self._extractor, image, settings.reference_angles, settings.reference_scale
+        )
+        self._rotation_matcher = RotationMatcher(
+            self._matcher, settings.geometry, settings.geometry_threshold
+        )
         self._reference, self._reference_tag = reference, tag
-        return reference.all
+        return reference.views.all
+
+    @property
+    def reference_described(self) -> str:
+        """How the reference is seen, in one line; empty while there is none."""
+        return self._reference.described if self._reference is not None else ""
 
     def restart_tracks(self) -> None:
         """Forget the key frame: tracks do not outlive a pause."""
@@ -202,10 +209,10 @@ class InferenceSession:
             return self._track(self._tracker, extractor, image, stamp_ns, tag)
         features, timings = self._extract(extractor, image)
         if self.settings.task == "match" and self._reference is not None:
-            matches, geometry = self._match(features, self._reference, timings)
-            return FrameResult(
-                features, matches, geometry, self._reference.all, self._reference_tag, timings
-            )
+            self._reference.fit(1.0 / features.scale)
+            views = self._reference.views
+            matches, geometry = self._match(features, views, timings)
+            return FrameResult(features, matches, geometry, views.all, self._reference_tag, timings)
         return FrameResult(features, None, None, None, None, timings)
 
     def _match(
@@ -214,7 +221,7 @@ class InferenceSession:
         assert self._matcher is not None
         settings, begin = self.settings, time.perf_counter()
         geometry = None
-        if settings.reference_angles > 1:
+        if len(reference.views) > 1:
             assert self._rotation_matcher is not None
             matches, geometry = self._rotation_matcher.match(features, reference)
         else:

@@ -123,6 +123,14 @@ class Settings:
         minimum=1,
         maximum=36,
     )
+    reference_scale: float = setting(
+        0.0,
+        "Task 'match': px that the network sees per px of the reference; more than the engine "
+        "holds is seen in overlapping tiles of its size. 0 = automatic: whole, and where that is "
+        "another scale than the frames', at theirs too.",
+        minimum=0.0,
+        maximum=16.0,
+    )
     cloud_layout: str = setting(
         "vins_mono",
         "Channels of ~/feature_cloud: those that VINS-Mono or VINS-Fusion reads.",

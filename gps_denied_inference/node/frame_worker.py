@@ -78,6 +78,7 @@ class FrameWorker:
         self._slot: NewestSlot[tuple[Any, float]] = NewestSlot()
         self._limiter = RateLimiter()
         self._reference: Any = None
+        self._reference_seen = ""
         self._thread = thread
         self._ended: Future[None] | None = None
         self._logged: dict[str, float] = {}
@@ -167,6 +168,9 @@ class FrameWorker:
         result = self._session.process(
             image, stamp.sec * 1_000_000_000 + stamp.nanosec, message.header
         )
+        if self._session.reference_described != self._reference_seen:
+            self._reference_seen = self._session.reference_described
+            self._logger.info(self._reference_seen)
         answered = time.monotonic()
         self._publish(image, result, message.header)
         published = time.monotonic()

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from gps_denied_inference.errors import InvalidParameterError
 from gps_denied_inference.pipeline import geometry as geo
+from gps_denied_inference.pipeline.acceptance import MIN_CONFIDENCE
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.geometry import GeometricModel
 from gps_denied_inference.pipeline.matcher import Matches
@@ -45,15 +46,45 @@ class MatcherLike(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class RotatedReference:
-    """One image's features, seen at several angles.
+    """One image's features, seen at several angles, whole or tile by tile.
 
     Attributes:
-        views: features per angle; keypoints in px of the upright image.
+        views: features per tile and angle, a tile's angles side by side, upright first; keypoints
+            in px of the upright image.
         all: the views joined, in their order: what ``reference_indices`` point into.
+        angles: views per tile, at equal steps of a full turn.
     """
 
     views: tuple[Features, ...]
     all: Features
+    angles: int
+
+    @classmethod
+    def of(cls, views: Sequence[Features], angles: int) -> RotatedReference:
+        """Join the views of one or more tiles."""
+        return cls(tuple(views), _join(views), angles)
+
+    def under(self, model: GeometricModel, query: Features, index: int) -> npt.NDArray[np.int64]:
+        """Return which features of ``all`` lie where a homography places the query, best first.
+
+        Those are of the tiles at the angle and scale of view ``index``; of a corner that several
+        tiles show, one.
+        """
+        view, start, rows = self.views[index], 0, []
+        for other, tile in enumerate(self.views):
+            if other % self.angles == index % self.angles and tile.scale == view.scale:
+                rows.append(np.arange(start, start + tile.count))
+            start += tile.count
+        chosen = np.concatenate(rows)
+        points = self.all.keypoints[chosen].astype(np.float64)
+        seen = geo.project(np.asarray(np.linalg.inv(model.matrix), np.float64), points)
+        reach = 0.05 * max(query.width, query.height)
+        inside = (seen >= -reach) & (seen <= (query.width + reach, query.height + reach))
+        chosen = chosen[inside.all(axis=1)]
+        chosen = chosen[np.argsort(-self.all.scores[chosen], kind="stable")]
+        cells = np.round(self.all.keypoints[chosen] / (2.0 * view.scale)).astype(np.int64)
+        _, first = np.unique(cells, axis=0, return_index=True)
+        return np.asarray(chosen[np.sort(first)], np.int64)
 
     @classmethod
     def extract(cls, extractor: ExtractorLike, image: Image, angles: int = 8) -> RotatedReference:
@@ -76,7 +107,7 @@ class RotatedReference:
         turned = [_extract_turned(extractor, image, 360.0 * i / angles) for i in range(1, angles)]
         # Turning averages the noise away: contrast is the upright image's, where points lie.
         views += [dataclasses.replace(view, contrast=views[0].contrast) for view in turned]
-        return cls(tuple(views), _join(views))
+        return cls.of(views, angles)
 
 
 class RotationMatcher:
@@ -84,9 +115,9 @@ class RotationMatcher:
 
     Args:
         matcher: matches the query with one view.
-        model, threshold: what decides that a view fits, see ``geometry.verify``; the last angle
-            keeps its place as long as ``enough`` pairs agree.
-        enough: inliers with which no other angle is tried, but the nearest to the turn found.
+        model, threshold: what decides that a view fits, see ``geometry.verify``; the last view
+            keeps its place as long as ``enough`` pairs agree. With ``"none"``, the most pairs do.
+        enough: inliers with which no other view is tried, but the tile's at the turn found.
     """
 
     def __init__(
@@ -102,17 +133,20 @@ class RotationMatcher:
     def match(
         self, query: Features, reference: RotatedReference
     ) -> tuple[Matches, GeometricModel | None]:
-        """Return the pairs of the angle with most inliers, and the model that verified them.
+        """Return the pairs of the view with most inliers, and the model that verified them.
 
-        Without any verified angle, the pairs are those of the angle with most pairs.
+        Without any verified view, the pairs are those of the view with most pairs. Each view is a
+        chance of its own to be wrong: what one view's model must be beyond chance grows with their
+        number.
         """
+        tries = math.log10(len(reference.views))
         best: tuple[Matches, GeometricModel | None] = (Matches.none(), None)
         best_rank = (-1, -1)
         waiting = sorted(range(len(reference.views)), key=lambda i: i != self._last)
         while waiting:
             index = waiting.pop(0)
             matches = self._matcher.match(query, reference.views[index])
-            model = geo.verify(matches, self._model, self._threshold)
+            model = self._verify(matches, tries)
             inliers = 0 if model is None else model.inlier_count
             if (inliers, matches.count) > best_rank:
                 best_rank = (inliers, matches.count)
@@ -123,18 +157,47 @@ class RotationMatcher:
                     self._last = index
             if model is not None and inliers >= self._enough:
                 # An angle next to the right one often fits too, only worse.
-                nearest = _nearest_view(model, len(reference.views), index)
+                nearest = _nearest_view(model, reference.angles, index)
                 waiting = [nearest] if nearest in waiting else []
-        return best
+        return self._across_tiles(query, reference, *best, tries)
+
+    def _across_tiles(
+        self,
+        query: Features,
+        reference: RotatedReference,
+        matches: Matches,
+        model: GeometricModel | None,
+        tries: float,
+    ) -> tuple[Matches, GeometricModel | None]:
+        """Match once more with all that lies under the query, whichever tiles it is of."""
+        if len(reference.views) == reference.angles or model is None or model.type != "homography":
+            return matches, model
+        under = reference.under(model, query, self._last)
+        found = self._matcher.match(query, _chosen(reference, under, self._last))
+        again = self._verify(found, tries)
+        if again is None or again.inlier_count <= model.inlier_count:
+            return matches, model
+        indices = under[found.reference_indices].astype(np.int32)
+        return dataclasses.replace(found, reference_indices=indices), again
+
+    def _verify(self, matches: Matches, tries: float) -> GeometricModel | None:
+        """Verify one view's pairs, ``tries`` being log10 of the number of views."""
+        if self._model == "none":
+            return None
+        model = geo.verify(matches, self._model, self._threshold)
+        if model is None or tries == 0.0:
+            return model
+        model = dataclasses.replace(model, confidence=model.confidence - tries)
+        return model if model.confidence >= MIN_CONFIDENCE else None
 
 
-def _nearest_view(model: GeometricModel, views: int, index: int) -> int:
-    """Return the view whose angle is nearest to the turn that a homography says."""
+def _nearest_view(model: GeometricModel, angles: int, index: int) -> int:
+    """Return the tile's view whose angle is nearest to the turn that a homography says."""
     if model.type != "homography":
         return index
     # The model takes the query back by the angle that the view was turned by.
     turn = math.degrees(math.atan2(model.matrix[1, 0], model.matrix[0, 0]))
-    return round(turn / 360.0 * views) % views
+    return index - index % angles + round(turn / 360.0 * angles) % angles
 
 
 def _extract_turned(extractor: ExtractorLike, image: Image, angle: float) -> Features:
@@ -150,6 +213,16 @@ def _extract_turned(extractor: ExtractorLike, image: Image, angle: float) -> Fea
     inside = (upright > margin) & (upright < (width - 1 - margin, height - 1 - margin))
     return _select(
         dataclasses.replace(features, keypoints=upright.astype(np.float32)), inside.all(axis=1)
+    )
+
+
+def _chosen(reference: RotatedReference, rows: npt.NDArray[np.int64], index: int) -> Features:
+    view, whole = reference.views[index], reference.all
+    return dataclasses.replace(
+        view,
+        keypoints=whole.keypoints[rows],
+        scores=whole.scores[rows],
+        descriptors=whole.descriptors[rows],
     )
 
 
