@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gps_denied_inference.pipeline import acceptance as chance
-from gps_denied_inference.pipeline.acceptance import MIN_CONFIDENCE, Evidence, inside
+from gps_denied_inference.pipeline.acceptance import Evidence, inside
 from gps_denied_inference.pipeline.localization.placing import (
     THRESHOLD_PX,
     Place,
@@ -33,15 +33,18 @@ class Rules:
         least_cells: of a 4 x 4 grid over the frame that hold agreeing keypoints.
         least_spread: shorter axis of the inliers' spread (2 sigma), as a share of the frame's
             shorter side.
-        lonely_inliers: agreeing keypoints from which on no second tile needs to agree.
+        sure_inliers: agreeing keypoints that settle it where they are ``sure_lead`` times those of
+            the second place: no second tile and no confidence is asked.
+        sure_lead: see there.
     """
 
     least_inliers: int = 20
-    least_confidence: float = MIN_CONFIDENCE
+    least_confidence: float = 7.0
     least_lead: float = 1.5
     least_cells: int = 3
     least_spread: float = 0.08
-    lonely_inliers: int = 40
+    sure_inliers: int = 40
+    sure_lead: float = 2.0
 
 
 def refusal(place: Place, others: Sequence[Place], searched: int, rules: Rules) -> str | None:
@@ -55,15 +58,16 @@ def refusal(place: Place, others: Sequence[Place], searched: int, rules: Rules) 
     """
     if place.count < rules.least_inliers:
         return "too_few_inliers"
-    if confidence(place, searched) < rules.least_confidence:
-        return "by_chance"
     second = max((other.count for other in others), default=0)
+    sure = place.count >= max(rules.sure_inliers, rules.sure_lead * second)
+    if not sure and confidence(place, searched) < rules.least_confidence:
+        return "by_chance"
     if place.count < rules.least_lead * second:
         return "ambiguous"
     cells, spread = _spread(place)
     if cells < rules.least_cells or spread < rules.least_spread:
         return "in_one_spot"
-    if place.count < rules.lonely_inliers and len(place.tiles) < 2 and place.silent:
+    if not sure and len(place.tiles) < 2 and place.silent:
         return "neighbours_disagree"
     return None
 

@@ -1,14 +1,15 @@
-"""The camera's pose over flat ground from pairs of rays and ground points.
+"""The camera's pose over even ground from pairs of rays and ground points.
 
 A plane seen by a camera of known lens is a homography of six parameters; what the prior knows of
-tilt, height and focal length enters as observations, so that the covariance holds them all.
+tilt, height, focal length and the ground's slope enters as observations, so that the covariance
+holds them all.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -25,6 +26,8 @@ own distortion: the covariance takes each cell as one piece of evidence."""
 LEAST_PAIRS = 4
 LEAST_RMS_PX = 0.5
 """No keypoint is better than this."""
+SLOPE_SIGMA = 0.03
+"""Of the ground's slope each way: what a flat map takes for a tilt of the camera."""
 MAP_SIGMA_PX = 1.0
 """Error of the map itself at one spot, px of the tile."""
 
@@ -38,12 +41,14 @@ class Pose:
         heading: of the image's top, rad clockwise from north.
         gravity: unit vector in the camera's frame.
         focal: true over assumed focal length.
+        slope: (2,) rise of the ground eastwards and northwards, about where the axis meets it.
     """
 
     camera: Points
     heading: float
     gravity: Points
     focal: float
+    slope: Points = field(default_factory=lambda: np.zeros(2))
 
     @property
     def reach(self) -> float:
@@ -63,23 +68,27 @@ class Pose:
     def project(self, ground: npt.NDArray[np.complex128]) -> Points:
         """Map ground points (N,) to the normalised image plane (N, 2) of the assumed lens."""
         turn = rotation(self.heading, self.gravity)
+        from_axis = ground - self.axis
+        rise = self.slope[0] * from_axis.real + self.slope[1] * from_axis.imag
         offset = np.column_stack([
-            ground.real - self.camera[0], ground.imag - self.camera[1],
-            np.full(len(ground), -self.camera[2]),
+            ground.real - self.camera[0], ground.imag - self.camera[1], rise - self.camera[2],
         ])  # fmt: skip
         seen = offset @ turn
         depth = np.where(seen[:, 2] > 1e-9, seen[:, 2], np.nan)
         return np.asarray(self.focal * seen[:, :2] / depth[:, None], np.float64)
 
     def moved(self, step: Points) -> Pose:
-        """Return the pose changed by (east, north, log height, heading, two tilts, log focal)."""
+        """Return the pose changed by a step (9,).
+
+        Its elements: east, north, log height, heading, two tilts, log focal, two slopes.
+        """
         tilt, _ = cv2.Rodrigues(np.array([step[4], step[5], 0.0]))
         gravity = tilt @ self.gravity
         camera = self.camera + np.array([step[0], step[1], 0.0])
         camera[2] *= math.exp(float(np.clip(step[2], -0.7, 0.7)))
         return Pose(
             camera, self.heading + float(step[3]), gravity / np.linalg.norm(gravity),
-            self.focal * math.exp(float(np.clip(step[6], -0.7, 0.7))),
+            self.focal * math.exp(float(np.clip(step[6], -0.7, 0.7))), self.slope + step[7:9],
         )  # fmt: skip
 
 
@@ -100,12 +109,12 @@ class Known:
     focal_sigma: float
 
     def residuals(self, pose: Pose) -> Points:
-        """Return (4,) deviations in sigmas."""
+        """Return (6,) deviations in sigmas."""
         tilt = np.cross(self.gravity, pose.gravity)
         return np.array([
             math.log(pose.camera[2] / self.height) / self.height_share,
             tilt[0] / self.gravity_sigma, tilt[1] / self.gravity_sigma,
-            math.log(pose.focal) / self.focal_sigma,
+            math.log(pose.focal) / self.focal_sigma, *(pose.slope / SLOPE_SIGMA),
         ])  # fmt: skip
 
 
@@ -115,7 +124,7 @@ class Estimate:
 
     Attributes:
         pose: the most likely one.
-        covariance: (7, 7) of :meth:`Pose.moved`'s step.
+        covariance: (9, 9) of :meth:`Pose.moved`'s step.
         rms_px: of the pairs, px of the tile.
         map_sigma: m, error of the map's own position.
     """
@@ -185,7 +194,7 @@ def estimate(
         return np.asarray(off.ravel(), np.float64)
 
     pose, scale = start, threshold_px / 2.0
-    information = np.eye(7)
+    information = np.eye(9)
     for _ in range(ITERATIONS):
         here = deviations(pose)
         length = np.linalg.norm(here.reshape(-1, 2), axis=1)
@@ -206,7 +215,7 @@ def estimate(
     rms = float(np.sqrt(np.mean(length[close] ** 2)))
     slope = _derivative(lambda step: deviations(pose.moved(step)))
     covariance = _covariance(
-        slope.reshape(-1, 2, 7)[close], deviations(pose).reshape(-1, 2)[close],
+        slope.reshape(-1, 2, 9)[close], deviations(pose).reshape(-1, 2)[close],
         _cells(rays[close]), prior_slope.T @ prior_slope,
     )  # fmt: skip
     return Estimate(pose, covariance, rms, MAP_SIGMA_PX * gsd)
@@ -215,16 +224,16 @@ def estimate(
 def _covariance(
     slope: Points, residuals: Points, cells: npt.NDArray[np.int64], prior: Points
 ) -> Points:
-    """Return the covariance (7, 7) of a fit whose residuals are alike within cells.
+    """Return the covariance (9, 9) of a fit whose residuals are alike within cells.
 
     Independent residuals give the sum of a cell's slopes a length that is known; by as much as it
     is longer, the pairs say less than their number.
 
     Args:
-        slope: (N, 2, 7) of the residuals.
+        slope: (N, 2, 9) of the residuals.
         residuals: (N, 2) px.
         cells: (N,) which cell each lies in.
-        prior: (7, 7) information.
+        prior: (9, 9) information.
     """
     variance = max(float(np.mean(residuals**2)), LEAST_RMS_PX**2)
     information = np.einsum("nij,nik->jk", slope, slope) / variance
@@ -247,11 +256,11 @@ def _cells(rays: Points) -> npt.NDArray[np.int64]:
 
 
 def _derivative(of: Callable[[Points], Points]) -> Points:
-    """Return the Jacobian (M, 7) at zero by central differences."""
-    widths = np.array([1e-3, 1e-3, 1e-6, 1e-6, 1e-6, 1e-6, 1e-6])
+    """Return the Jacobian (M, 9) at zero by central differences."""
+    widths = np.array([1e-3, 1e-3, 1e-6, 1e-6, 1e-6, 1e-6, 1e-6, 1e-6, 1e-6])
     columns = []
     for index, width in enumerate(widths):
-        step = np.zeros(7)
+        step = np.zeros(9)
         step[index] = width
         columns.append((of(step) - of(-step)) / (2.0 * width))
     return np.stack(columns, axis=1)

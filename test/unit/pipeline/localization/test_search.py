@@ -236,4 +236,6 @@ class TestPlaces:
         luck = np.random.default_rng(0).permutation(place.pairs.ground)
         shuffled = dataclasses.replace(place, pairs=Pairs(place.pairs.indices, luck))
         assert confidence(place, 8) > 10.0
-        assert refusal(shuffled, [], 8, Rules()) == "by_chance"
+        rules = Rules(sure_inliers=10_000)
+        assert refusal(place, [], 8, rules) is None
+        assert refusal(shuffled, [], 8, rules) == "by_chance"
