@@ -95,12 +95,13 @@ class FrameWorker:
         """Start answering."""
         self._ended = self._thread.submit(self._run)
 
-    def stop(self) -> None:
-        """Stop answering; returns once the frame in work is finished."""
+    def stop(self) -> Any:
+        """Stop answering; return, once the frame in work is finished, a reference not yet used."""
         if self._slot.close() is not None:
             self._accounting.dropped("deactivated")
         if self._ended is not None:
             self._ended.result()
+        return self._reference
 
     def offer(self, message: Any) -> None:
         """Take a frame from the subscription's thread. Never blocks, never raises."""

@@ -85,6 +85,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
         self._thermal: ThermalStatePublisher | None = None
         self._inputs: FrameInputs | None = None
         self._outputs: ResultPublishers | None = None
+        self._unused_reference: Any = None
         self._accounting = FrameAccounting()
         self._status = StatusPublisher(self)
         self._diagnostics = DiagnosticsPublisher(self)
@@ -205,6 +206,8 @@ class InferenceNode(LifecycleNodeMixin, Node):
             self._worker = worker
             self._apply_dynamic(self._settings)
             self._obey(action)
+            if self._unused_reference is not None:
+                worker.offer_reference(self._unused_reference)
             worker.start()
             self._inputs.subscribe(worker)
             self._warn_of_unknown_parameters()
@@ -267,11 +270,12 @@ class InferenceNode(LifecycleNodeMixin, Node):
             self._inputs.unsubscribe()
         worker, self._worker = self._worker, None
         if worker is not None:
-            worker.stop()
+            self._unused_reference = worker.stop()
 
     def _release(self) -> None:
         """Give back whatever is held, in the reverse order of taking it."""
         self._stop_frames()
+        self._unused_reference = None
         session, self._session = self._session, None
         if session is not None:
             self._engine_thread.submit(session.close).result()

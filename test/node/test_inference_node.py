@@ -17,7 +17,7 @@ from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
-from gps_denied_inference.msg import FeatureArray, InferenceStatus  # noqa: E402
+from gps_denied_inference.msg import FeatureArray, InferenceStatus, MatchArray  # noqa: E402
 from gps_denied_inference.node.node import InferenceNode  # noqa: E402
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -109,6 +109,33 @@ def test_a_destroyed_node_is_gone_at_once(make_node, context):
     wait_for(lambda: not services(), "the services to go")
     assert "inference_node" not in watcher.get_node_names()
     watcher.destroy_node()
+
+
+def test_a_reference_that_no_frame_used_is_kept_across_activations(make_node, context):
+    node = make_node(task="match")
+    matches = []
+    listener = rclpy.create_node("listener", context=context)
+    listener.create_subscription(MatchArray, "/inference_node/matches", matches.append, 10)
+    executor = MultiThreadedExecutor(context=context)
+    executor.add_node(listener)
+    node.trigger_configure()
+    node.trigger_activate()
+    reference = image(stamp=5)
+    reference.header.frame_id = "map"
+    node._worker.offer_reference(reference)
+    node.trigger_deactivate()
+    node.trigger_activate()
+    wait_for(lambda: listener.count_publishers("/inference_node/matches"), "discovery")
+    node._worker.offer(image(stamp=6))
+    wait_for(lambda: matches, "the matches", executor)
+    assert matches[0].reference_header.frame_id == "map"
+    node.trigger_deactivate()
+    node.trigger_cleanup()  # another configure may have another size, task and colour
+    node.trigger_configure()
+    node.trigger_activate()
+    assert node._worker._reference is None
+    executor.shutdown()
+    listener.destroy_node()
 
 
 def test_activate_takes_at_most_10_ms(make_node):
