@@ -31,7 +31,7 @@ demo:
 
 test:
 	@tools/bootstrap test
-	@$(RUN) python -m pytest test $(ARGS)
+	@$(RUN) python tools/run_tests.py $(ARGS)
 
 lint:
 	@tools/bootstrap test

@@ -11,7 +11,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from node_process import ACTIVE, INACTIVE, UNCONFIGURED, Driver, NodeProcess, driven
 from rcl_interfaces.msg import ParameterType, ParameterValue
 
-SMALL = {"image_width": 320, "image_height": 256, "max_keypoints": 100, "threads": 2}
+SMALL = {"image_width": 320, "image_height": 256, "max_keypoints": 100, "threads": 1}
 REAL = {"runtime": "onnxruntime", "device": "cpu", **SMALL}
 
 

@@ -20,7 +20,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from node_process import textured_frames
 
-SMALL = ("image_width=320", "image_height=256", "max_keypoints=300", "threads=2")
+SMALL = ("image_width=320", "image_height=256", "max_keypoints=300", "threads=1")
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def assert_all_answered(out: Path, done: subprocess.CompletedProcess[str], count
 def test_simulated_flight(tmp_path: Path, cache: Path) -> None:
     done = demo(
         tmp_path / "out", cache, "--frames", "10", "--json", str(tmp_path / "copy.json"),
-        settings=("threads=2",),
+        settings=("threads=1",),
     )  # fmt: skip
     report = assert_all_answered(tmp_path / "out", done, 10)
     assert report["source"]["kind"] == "simulated flight"

@@ -24,11 +24,12 @@ WITH_PROFILE = {
 }
 # A cheap engine: what is tested is the way of the frames, not the network.
 CHEAP = {"runtime": "fake", "image_width": 320, "image_height": 256, "max_keypoints": 100}
-SECONDS = 60 if LONG_TESTS else 10
+SECONDS = 60 if LONG_TESTS else 5
 RATE = 30.0
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.skipif(
         os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp") != "rmw_fastrtps_cpp",
         reason="the profile is one of Fast DDS, and RMW_IMPLEMENTATION names another",

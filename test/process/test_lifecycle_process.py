@@ -25,7 +25,7 @@ from node_process import (
 from gps_denied_inference.msg import InferenceStatus
 
 FAKE = {"runtime": "fake", "max_keypoints": 200, "image_width": 320, "image_height": 256}
-REAL = {"runtime": "onnxruntime", "device": "cpu", "max_keypoints": 200, "threads": 2}
+REAL = {"runtime": "onnxruntime", "device": "cpu", "max_keypoints": 200, "threads": 1}
 
 
 def bring_to(driver: Driver, state: str) -> None:

@@ -26,7 +26,7 @@ SETTINGS = {
     "image_width": 640,
     "image_height": 384,
     "max_keypoints": 500,
-    "threads": 2,
+    "threads": 1,
 }
 
 

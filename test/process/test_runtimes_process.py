@@ -21,7 +21,7 @@ from gps_denied_inference.runtimes.gpus import survey
 from gps_denied_inference.runtimes.machine import Availability, Machine
 from gps_denied_inference.runtimes.table import find
 
-SMALL = {"image_width": 320, "image_height": 256, "max_keypoints": 100, "threads": 2}
+SMALL = {"image_width": 320, "image_height": 256, "max_keypoints": 100, "threads": 1}
 CYCLES = 4
 GROWTH_LIMIT = 1 << 20
 """Bytes of GPU memory from the second cycle to the last; the driver deals in pages of 2 MiB."""

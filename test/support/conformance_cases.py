@@ -51,7 +51,7 @@ class Case:
 
 
 def _config(**changes: Any) -> BuildConfig:
-    base = BuildConfig(height=HEIGHT, width=WIDTH, max_keypoints=K, threads=2, warmup_iterations=1)
+    base = BuildConfig(height=HEIGHT, width=WIDTH, max_keypoints=K, threads=1, warmup_iterations=1)
     return replace(base, **changes)
 
 

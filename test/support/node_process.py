@@ -86,7 +86,7 @@ class NodeProcess:
         command += ["--params-file", str(parameter_file)]
         if namespace:
             command += ["-r", f"__ns:={namespace}"]
-        env = {**os.environ, "ROS_LOG_DIR": str(folder), "OMP_NUM_THREADS": "2"}
+        env = {**os.environ, "ROS_LOG_DIR": str(folder), "OMP_NUM_THREADS": "1"}
         env["XDG_CACHE_HOME"] = env.get("GDI_TEST_CACHE", str(folder / "cache"))
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
@@ -341,7 +341,8 @@ def textured_frames(height: int = 240, width: int = 320) -> Iterator[np.ndarray[
     """Yield mono frames (height, width) uint8 with corners all over, each a little shifted."""
     rng = np.random.default_rng(7)
     coarse = rng.integers(0, 256, (height // 8 + 32, width // 8 + 32), dtype=np.uint8)
-    big = np.kron(coarse, np.ones((8, 8), dtype=np.uint8))
+    # Not 8 pixels, XFeat's cells: squares that fill them exactly have no corner inside.
+    big = np.kron(coarse, np.ones((9, 9), dtype=np.uint8))
     shift = 0
     while True:
         yield np.ascontiguousarray(big[shift : shift + height, shift : shift + width])

@@ -1,4 +1,4 @@
-"""Dockerfiles pass hadolint, the workflow is valid, and what both name is there."""
+"""Dockerfiles pass hadolint, the workflows are valid, and what both name is there."""
 
 from __future__ import annotations
 
@@ -70,6 +70,15 @@ def test_every_job_has_a_runner_a_limit_and_steps() -> None:
         for step in job["steps"]:
             assert ("run" in step) != ("uses" in step), name
             assert "@" in step.get("uses", "@"), f"{name}: {step} has no version"
+
+
+def test_the_long_tests_run_every_night() -> None:
+    text = (ROOT / ".github" / "workflows" / "nightly.yml").read_text(encoding="utf-8")
+    triggers = yaml.safe_load(text)[True]  # YAML 1.1 reads the key "on" as a truth value
+    assert triggers["schedule"][0]["cron"]
+    job = JOBS["long_tests"]
+    assert job["env"]["GDI_LONG_TESTS"] == "1"
+    assert any(step.get("run") == "make test" for step in job["steps"])
 
 
 def test_what_the_workflow_runs_exists() -> None:
