@@ -24,6 +24,7 @@ from gps_denied_inference.pipeline.geometry import GeometricModel, verify
 from gps_denied_inference.pipeline.matcher import EngineMatcher, Matches, MutualNearestNeighbour
 from gps_denied_inference.pipeline.reference import Reference
 from gps_denied_inference.pipeline.rotations import RotatedReference, RotationMatcher
+from gps_denied_inference.pipeline.task_health import TaskHealth
 from gps_denied_inference.pipeline.tracking.flow import View
 from gps_denied_inference.pipeline.tracking.tracker import Tracker
 from gps_denied_inference.pipeline.tracking.update import TrackUpdate
@@ -81,6 +82,8 @@ class InferenceSession:
         self._rotation_matcher: RotationMatcher | None = None
         self._reference: Reference | None = None
         self._reference_tag: Any = None
+        self.health = TaskHealth(settings.task)
+        """Whether the task gives its result."""
         self._use_reduced = False
         self._undetected = 0
 
@@ -181,12 +184,18 @@ class InferenceSession:
         return reference.views.all
 
     @property
+    def reference(self) -> Reference | None:
+        """What task ``match`` matches with; None = there is none."""
+        return self._reference
+
+    @property
     def reference_described(self) -> str:
         """How the reference is seen, in one line; empty while there is none."""
         return self._reference.described if self._reference is not None else ""
 
     def restart_tracks(self) -> None:
-        """Forget the key frame: tracks do not outlive a pause."""
+        """Forget the key frame: tracks do not outlive a pause, nor does what is known of health."""
+        self.health.reset()
         if self._tracker is not None:
             self._tracker.reset()
 
@@ -201,6 +210,15 @@ class InferenceSession:
         Raises:
             FrameError, InferenceError, DeviceOutOfMemoryError.
         """
+        result = self._process(image, stamp_ns, tag)
+        matched = None
+        if self.settings.task == "match" and result.matches is not None:
+            verifies = self.settings.geometry != "none"
+            matched = result.geometry is not None if verifies else result.matches.count > 0
+        self.health.answered(stamp_ns, result.features, matched)
+        return result
+
+    def _process(self, image: npt.NDArray[np.uint8], stamp_ns: int, tag: Any) -> FrameResult:
         extractor = self._reduced if self._use_reduced else self._extractor
         if extractor is None:
             raise FrameError("no engine is loaded", "not_configured")

@@ -1,4 +1,4 @@
-"""/diagnostics: one DiagnosticStatus each for the runtime, the frames and the temperature.
+"""/diagnostics: one DiagnosticStatus each for the runtime, the frames, the task and the heat.
 
 Each task is a function of plain state, so it can be tested without a node; the publisher is thin.
 """
@@ -127,6 +127,19 @@ class FramesTask:
         return result
 
 
+def result_task(status: InferenceStatus) -> DiagnosticStatus:
+    """Whether the answered frames give what the task is for."""
+    result = DiagnosticStatus(name="task", level=OK if status.task_ok else WARN)
+    if not status.task_ok:
+        result.message = status.task_detail
+    elif status.state != InferenceStatus.STATE_ACTIVE:
+        result.message = "not active"
+    else:
+        result.message = status.task_detail or "no fault is known"
+    result.values = _values(task=status.task)
+    return result
+
+
 def thermal_task(state: ThermalState) -> DiagnosticStatus:
     """The thermal level; UNKNOWN is stale, never OK."""
     levels = {
@@ -172,6 +185,7 @@ class DiagnosticsPublisher:
         tasks = [
             runtime_task(status),
             self._frames(status, settings, now - self._active_since, self._cameras(settings)),
+            result_task(status),
             thermal_task(thermal_state),
         ]
         name = self._node.get_fully_qualified_name()

@@ -135,6 +135,11 @@ class FrameWorker:
         """Take a new reference image; it is extracted before the next frame is answered."""
         self._reference = message
 
+    @property
+    def reference_waits(self) -> bool:
+        """True where a reference came and is extracted before the next frame."""
+        return self._reference is not None
+
     def _run(self) -> None:
         while (item := self._slot.take()) is not None:
             message, received = item

@@ -36,6 +36,7 @@ from gps_denied_inference.node.inputs import FrameInputs
 from gps_denied_inference.node.outputs import ResultPublishers
 from gps_denied_inference.node.parameters import NodeParameters
 from gps_denied_inference.node.status import StatusPublisher
+from gps_denied_inference.node.task_watch import TaskWatch
 from gps_denied_inference.node.thermal_publisher import ThermalStatePublisher
 from gps_denied_inference.node.transitions import FAILURE, SUCCESS, described, reported, traced
 from gps_denied_inference.pipeline.accounting import FrameAccounting
@@ -88,6 +89,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
         self._unused_reference: Any = None
         self._accounting = FrameAccounting()
         self._status = StatusPublisher(self)
+        self._watch = TaskWatch(self)
         self._diagnostics = DiagnosticsPublisher(self)
         self._settings_table = NodeParameters(
             self,
@@ -210,6 +212,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
                 worker.offer_reference(self._unused_reference)
             worker.start()
             self._inputs.subscribe(worker)
+            self._watch.begin()
             self._warn_of_unknown_parameters()
         except ConfigurationError as error:
             self.get_logger().error(f"activate refused: {error}")
@@ -266,6 +269,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
                 self.get_logger().warning(line)
 
     def _stop_frames(self) -> None:
+        self._watch.end()
         if self._inputs is not None:
             self._inputs.unsubscribe()
         worker, self._worker = self._worker, None
@@ -352,7 +356,9 @@ class InferenceNode(LifecycleNodeMixin, Node):
         if not self.context.ok():
             return
         try:
-            message = self._status.publish(self._session, self._accounting.snapshot())
+            worker = self._worker
+            finding = self._watch.look(self._session, worker is not None and worker.reference_waits)
+            message = self._status.publish(self._session, self._accounting.snapshot(), finding)
             self._diagnostics.publish(message, self.thermal_state(), self._settings)
         except rclpy_implementation.RCLError:
             if self.context.ok():

@@ -10,6 +10,7 @@ from gps_denied_inference.errors import ConfigurationError
 from gps_denied_inference.msg import InferenceStatus
 from gps_denied_inference.node import qos
 from gps_denied_inference.pipeline.accounting import AccountSnapshot
+from gps_denied_inference.pipeline.task_health import Finding
 from gps_denied_inference.session import InferenceSession
 
 
@@ -39,8 +40,9 @@ class StatusPublisher:
         self,
         session: InferenceSession | None,
         account: AccountSnapshot,
+        finding: Finding | None = None,
     ) -> InferenceStatus:
-        """Publish and return the status."""
+        """Publish and return the status; ``finding`` is why the task does not give its result."""
         message = InferenceStatus(state=self.state, detail=self.detail, progress=self.progress)
         message.header.stamp = self._node.get_clock().now().to_msg()
         message.engine_load_time = float("nan")
@@ -59,6 +61,11 @@ class StatusPublisher:
         message.latency_p50 = [latency.p50 for latency in account.latencies.values()]
         message.latency_p95 = [latency.p95 for latency in account.latencies.values()]
         message.latency_p99 = [latency.p99 for latency in account.latencies.values()]
+        message.task_ok = finding is None
+        if finding is not None:
+            message.task_detail = finding.line
+        elif session is not None:
+            message.task_detail = session.reference_described
         self._publisher.publish(message)
         return message
 

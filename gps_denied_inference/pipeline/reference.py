@@ -62,6 +62,8 @@ class Reference:
         self._engine = (extractor.width, extractor.height)
         self._automatic = scale == 0.0
         self._frame_scale = 0.0
+        self.short_by = 1.0
+        """The frames' scale over the reached one, where that is smaller for want of tiles."""
         if not self._automatic:
             if (tiles := self._tiles(scale)) > MOST_TILES:
                 raise InvalidParameterError(
@@ -95,7 +97,7 @@ class Reference:
         whole_scale = 1.0 / self._whole[0].scale
         before = self.described
         views, seen = list(self._whole), self._said(whole_scale, 0)
-        ratio = frame_scale / whole_scale
+        ratio, self.short_by = frame_scale / whole_scale, 1.0
         if not 1.0 / SAME_SCALE <= ratio <= SAME_SCALE:
             scale, reason = frame_scale, ", the frames' scale"
             while self._tiles(scale) > MOST_TILES:
@@ -105,6 +107,7 @@ class Reference:
                     f"than {MOST_TILES}: crop the reference, or set image_width and image_height "
                     "to larger ones"
                 )
+            self.short_by = frame_scale / scale
             more, said = self._at(scale)
             views += more
             seen += f", and {said}{reason}"

@@ -234,6 +234,7 @@ def test_every_status_has_a_name_and_a_hardware_id(clock):
     assert [s.name for s in first.status] == [
         "/left/inference_node: runtime",
         "/left/inference_node: frames",
+        "/left/inference_node: task",
         "/left/inference_node: thermal",
     ]
     assert {s.hardware_id for s in first.status} == {platform.node()}
