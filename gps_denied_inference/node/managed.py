@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNodeMixin
 from rclpy.node import Node
+
+from gps_denied_inference.node.rclpy_compat import (
+    RCLError,
+    destroy_state_machine,
+    guard_change_state,
+    lifecycle_state,
+)
 
 
 class ManagedNode(LifecycleNodeMixin, Node):
@@ -36,10 +44,14 @@ class ManagedNode(LifecycleNodeMixin, Node):
         self.interrupted = threading.Event()
         self.is_finalized = False
         if enable_communication_interface:
-            self._requested_change_state = self._service_change_state.callback
-            self._service_change_state.callback = self._change_state_guarded
+            guard_change_state(self, self._guarded)
 
-    def _change_state_guarded(self, request: Any, response: Any) -> Any:
+    def _guarded(self, change_state: Callable[..., Any]) -> Callable[..., Any]:
+        return functools.partial(self._change_state_guarded, change_state)
+
+    def _change_state_guarded(
+        self, change_state: Callable[..., Any], request: Any, response: Any
+    ) -> Any:
         """Answer a change_state request that cannot be met with ``success = false``.
 
         rclpy lets an invalid transition raise out of the service callback on some distributions,
@@ -50,9 +62,9 @@ class ManagedNode(LifecycleNodeMixin, Node):
             response.success = False
             return response
         try:
-            return self._requested_change_state(request, response)
-        except rclpy_implementation.RCLError as error:
-            label = self._state_machine.current_state[1]
+            return change_state(request, response)
+        except RCLError as error:
+            _, label = lifecycle_state(self)
             self.get_logger().warning(
                 f"transition {request.transition.id} {request.transition.label!r} is not possible "
                 f"in state '{label}': {str(error).splitlines()[0]}"
@@ -72,4 +84,4 @@ class ManagedNode(LifecycleNodeMixin, Node):
     def destroy_node(self) -> None:
         """Destroy the node and the lifecycle services, which rclpy leaves to the collector."""
         Node.destroy_node(self)
-        self._state_machine.destroy_when_not_in_use()
+        destroy_state_machine(self)

@@ -18,6 +18,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from gps_denied_inference.errors import ConfigurationError, InvalidParameterError
+from gps_denied_inference.node.rclpy_compat import parameter_overrides
 from gps_denied_inference.parameter import Parameter
 from gps_denied_inference.settings import Settings
 
@@ -81,7 +82,7 @@ class NodeParameters:
             self._refused[row.name] = error
             self._node.undeclare_parameter(row.name)
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-            override = self._node._parameter_overrides[row.name].value
+            override = parameter_overrides(self._node)[row.name].value
             refusal = _wrong_type(row, override) or InvalidParameterError(
                 row.name, override, row.bound
             )
@@ -97,9 +98,10 @@ class NodeParameters:
 
         ``qos_overrides`` are declared with their topics, so this is asked once all are there.
         """
-        declared = set(self._node._parameters)
         lines = []
-        for name in sorted(set(self._node._parameter_overrides) - declared):
+        for name in sorted(parameter_overrides(self._node)):
+            if self._node.has_parameter(name):
+                continue
             if name.startswith("qos_overrides."):
                 hint = "the node has no such topic or policy with these parameters"
             else:
@@ -110,15 +112,14 @@ class NodeParameters:
 
     def changed(self, parameters: Sequence[RosParameter[Any]]) -> list[RosParameter[Any]]:
         """Return those of ``parameters`` that would change something."""
-        held = self._node._parameters
-        return [
-            parameter
-            for parameter in parameters
-            if parameter.name in self._refused
-            or parameter.name not in held
-            or (held[parameter.name].type_, held[parameter.name].value)
-            != (parameter.type_, parameter.value)
-        ]
+
+        def as_it_is(asked: RosParameter[Any]) -> bool:
+            if asked.name in self._refused or not self._node.has_parameter(asked.name):
+                return False
+            held = self._node.get_parameter(asked.name)
+            return bool((held.type_, held.value) == (asked.type_, asked.value))
+
+        return [parameter for parameter in parameters if not as_it_is(parameter)]
 
     def refuse_wrong_types(
         self, parameters: Sequence[RosParameter[Any]]

@@ -16,6 +16,7 @@ from rclpy.qos import (
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from gps_denied_inference.errors import InvalidParameterError
+from gps_denied_inference.node.rclpy_compat import parameter_overrides
 
 IMAGE = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
@@ -91,7 +92,7 @@ class TopicQos:
         self._profile = profile
         for policy, values in OVERRIDABLE.items():
             name = prefix + policy.name.lower()
-            override = node._parameter_overrides.get(name)
+            override = parameter_overrides(node).get(name)
             if override is None:
                 continue
             if values is None:
