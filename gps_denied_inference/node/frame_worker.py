@@ -17,10 +17,10 @@ from gps_denied_inference.errors import (
     GpsDeniedInferenceError,
     InvalidOutputError,
 )
-from gps_denied_inference.node.engine_thread import EngineThread
 from gps_denied_inference.node.transitions import described, traced
 from gps_denied_inference.pipeline.accounting import LOST, SUPERSEDED, FrameAccounting
 from gps_denied_inference.pipeline.slot import NewestSlot
+from gps_denied_inference.runtimes.serial_thread import SerialThread
 from gps_denied_inference.session import FrameResult, InferenceSession
 
 Decode = Callable[[Any], npt.NDArray[np.uint8]]
@@ -68,7 +68,7 @@ class FrameWorker:
         decode: Decode,
         publish: Publish,
         logger: Any,
-        thread: EngineThread,
+        thread: SerialThread,
     ) -> None:
         self._session = session
         self._accounting = accounting

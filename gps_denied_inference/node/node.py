@@ -30,7 +30,6 @@ from std_msgs.msg import Header
 from gps_denied_inference.errors import ConfigurationError, GpsDeniedInferenceError
 from gps_denied_inference.msg import InferenceStatus
 from gps_denied_inference.node.diagnostics import DiagnosticsPublisher
-from gps_denied_inference.node.engine_thread import EngineThread
 from gps_denied_inference.node.frame_worker import FrameWorker
 from gps_denied_inference.node.inputs import FrameInputs
 from gps_denied_inference.node.outputs import ResultPublishers
@@ -40,6 +39,7 @@ from gps_denied_inference.node.task_watch import TaskWatch
 from gps_denied_inference.node.thermal_publisher import ThermalStatePublisher
 from gps_denied_inference.node.transitions import FAILURE, SUCCESS, described, reported, traced
 from gps_denied_inference.pipeline.accounting import FrameAccounting
+from gps_denied_inference.runtimes.serial_thread import SerialThread
 from gps_denied_inference.session import FrameResult, InferenceSession
 from gps_denied_inference.settings import Settings
 from gps_denied_inference.thermal.policy import ThermalAction
@@ -80,7 +80,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
         """True once shut down: the process has nothing left to do."""
         self.broken = ""
         """Why the last transition broke, in one line, until the status says it."""
-        self._engine_thread = EngineThread()
+        self._engine_thread = SerialThread("inference")
         self._session: InferenceSession | None = None
         self._worker: FrameWorker | None = None
         self._thermal: ThermalStatePublisher | None = None
@@ -157,7 +157,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
         self._status_timer.timer_period_ns = round(1e9 / settings.status_rate)
         self._thermal = ThermalStatePublisher(self, settings, self._obey)
         session = InferenceSession(settings, self._thermal.current)
-        self._engine_thread.submit(session.open, self._report_progress).result()
+        self._engine_thread.call(session.open, self._report_progress)
         self._session = session
         self._outputs = ResultPublishers(self, settings)
         self._inputs = FrameInputs(self, settings)
@@ -282,7 +282,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
         self._unused_reference = None
         session, self._session = self._session, None
         if session is not None:
-            self._engine_thread.submit(session.close).result()
+            self._engine_thread.call(session.close)
         outputs, self._outputs = self._outputs, None
         if outputs is not None:
             outputs.destroy()
@@ -367,7 +367,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
     def destroy_node(self) -> None:
         """Give everything back, then the node itself."""
         self._release()
-        self._engine_thread.close()
+        self._engine_thread.close(wait=False)
         Node.destroy_node(self)
         # It holds the lifecycle services, and with them the node: rclpy leaves them to the garbage
         # collector, and until then others see services that nobody answers.

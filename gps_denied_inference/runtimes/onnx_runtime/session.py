@@ -31,7 +31,7 @@ from gps_denied_inference.errors import (
     UnsupportedDeviceError,
 )
 from gps_denied_inference.runtimes.contract import TensorSpec
-from gps_denied_inference.runtimes.owned_thread import OwnedThread
+from gps_denied_inference.runtimes.serial_thread import SerialThread
 
 _LOG = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ class OrtSession:
         self._input_values: list[Any] = []
         self._output_values: list[Any] = []
         self._session: Any = None
-        self._thread = OwnedThread("onnxruntime engine") if settings.cuda_graph else None
+        self._thread = SerialThread("onnxruntime engine") if settings.cuda_graph else None
         self.provider = ""
         try:
             self._session = _create(data, settings, {})
