@@ -22,6 +22,7 @@ PROGRAM = "gdi"
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "map": ("gps_denied_inference.cli.map", "prepare and check the maps that frames are found on"),
+    "evaluate": ("gps_denied_inference.cli.evaluate", "say how well frames are found on a map"),
     "models": ("gps_denied_inference.cli.models", "list, fetch, verify and export networks"),
     "compile": ("gps_denied_inference.cli.compile", "prepare an engine for this machine"),
     "gate": ("gps_denied_inference.cli.gate", "say whether an engine may run on this machine"),

@@ -45,14 +45,24 @@ class Optics:
     focal_sigma: float = 0.005
 
     @classmethod
+    def of_focal(cls, width: int, height: int, focal: float, focal_sigma: float) -> Optics:
+        """Return an ideal lens.
+
+        Args:
+            width, height: px of its frames.
+            focal: px, and its sigma as a share.
+            focal_sigma: see there.
+        """
+        k = [focal, 0.0, (width - 1) / 2.0, 0.0, focal, (height - 1) / 2.0, 0.0, 0.0, 1.0]
+        return cls(CameraModel.from_info("", k, [], width, height), focal_sigma)
+
+    @classmethod
     def assumed(cls, width: int, height: int) -> Optics:
         """Return what a drone's camera commonly has, for frames of which nothing is known.
 
-        Focal lengths of their wide lenses are 0.6 to 0.9 of the image's width.
+        Focal lengths of their wide lenses are 0.6 to 0.9 of the image's longer side.
         """
-        focal = 0.74 * width
-        k = [focal, 0.0, (width - 1) / 2.0, 0.0, focal, (height - 1) / 2.0, 0.0, 0.0, 1.0]
-        return cls(CameraModel.from_info("", k, [], width, height), 0.13)
+        return cls.of_focal(width, height, 0.74 * max(width, height), 0.13)
 
 
 @dataclass(frozen=True, eq=False)

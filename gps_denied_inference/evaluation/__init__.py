@@ -1,0 +1,1 @@
+"""How good localization is on frames whose place is known."""
