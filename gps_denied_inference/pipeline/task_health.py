@@ -111,7 +111,7 @@ class TaskHealth:
             return Finding(
                 "no tracks",
                 f"no track went on in the last {lost} frames: successive frames have too "
-                "little in common (a higher frame rate, or a lower frame_rate_limit, lets more of "
+                "little in common (a higher frame rate, or a higher frame_rate_limit, lets more of "
                 "each be seen again), or are too blurred",
             )
         if unmatched >= IN_A_ROW and self._task == "match":
