@@ -215,7 +215,8 @@ class InferenceSession:
         if self.settings.task == "match" and result.matches is not None:
             verifies = self.settings.geometry != "none"
             matched = result.geometry is not None if verifies else result.matches.count > 0
-        self.health.answered(stamp_ns, result.features, matched)
+        repeated = result.track is not None and result.track.event == "repeated"
+        self.health.answered(stamp_ns, result.features, matched, repeated)
         return result
 
     def _process(self, image: npt.NDArray[np.uint8], stamp_ns: int, tag: Any) -> FrameResult:

@@ -78,7 +78,9 @@ def declare_arguments(share: Path) -> list[DeclareLaunchArgument]:
             "'/compressed'.",
         ),
         DeclareLaunchArgument(
-            "camera_info_topic", default_value="camera_info", description="Calibration."
+            "camera_info_topic",
+            default_value="",
+            description="Calibration; empty = camera_info beside the image topic.",
         ),
         DeclareLaunchArgument(
             "reference_image_topic",
@@ -112,6 +114,7 @@ def start_node(context, share: Path) -> list:
     if respawn_delay < 0:
         raise ValueError(f"respawn_delay:={value('respawn_delay')}: must be seconds, >= 0")
 
+    calibration = value("camera_info_topic")
     full_name = f"/{value('namespace').strip('/')}/{NODE}".replace("//", "/")
     logger = full_name.strip("/").replace("/", ".")
     node = LifecycleNode(
@@ -123,8 +126,8 @@ def start_node(context, share: Path) -> list:
         remappings=[
             ("image", value("image_topic")),
             ("image/compressed", f"{value('image_topic')}/compressed"),
-            ("camera_info", value("camera_info_topic")),
             ("reference/image", value("reference_image_topic")),
+            *([("camera_info", calibration)] if calibration else []),
         ],
         arguments=["--ros-args", "--log-level", f"{logger}:={value('log_level')}"],
         additional_env=fastdds_environment(value("fastdds_profile"), share, os.environ),

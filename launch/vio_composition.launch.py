@@ -30,6 +30,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import SetRemap
 
 from gps_denied_inference.clients.fastdds_profile import fastdds_environment
+from gps_denied_inference.node.topics import calibration_beside
 
 PACKAGE = "gps_denied_inference"
 ARGUMENTS = {
@@ -40,7 +41,7 @@ ARGUMENTS = {
     "autostart": ("true", "Configure and activate the inference node at once."),
     "use_sim_time": ("false", "Take time from /clock; true is handed on to the estimator."),
     "image_topic": ("/camera/image_raw", "Camera image, for both."),
-    "camera_info_topic": ("/camera/camera_info", "Calibration, for both."),
+    "camera_info_topic": ("", "Calibration, for both; empty = camera_info beside the image."),
     "fastdds_profile": (
         "auto",
         "Fast DDS profile, for both. auto: the large-image profile of this package, unless the "
@@ -84,7 +85,8 @@ def compose(context, share: Path) -> list:
     params_file = Path(value("params_file") or share / "config" / "inference.yaml")
     if not params_file.is_file():
         raise ValueError(f"params_file:={params_file}: no such file")
-    remaps = {"vio_image": value("image_topic"), "vio_camera_info": value("camera_info_topic")}
+    calibration = value("camera_info_topic") or calibration_beside(value("image_topic"))
+    remaps = {"vio_image": value("image_topic"), "vio_camera_info": calibration}
     if value("vio_features"):
         if not publishes_features(params_file):
             raise ValueError(
@@ -94,8 +96,9 @@ def compose(context, share: Path) -> list:
         results = f"/{value('namespace').strip('/')}/inference_node".replace("//", "/")
         remaps["vio_features"] = f"{results}/feature_cloud"
 
-    names = ("namespace", "autostart", "use_sim_time", "image_topic", "camera_info_topic")
+    names = ("namespace", "autostart", "use_sim_time", "image_topic")
     inference = {name: value(name) for name in (*names, "fastdds_profile")}
+    inference["camera_info_topic"] = calibration
     inference["params_file"] = str(params_file)
     # The estimator may have arguments of the same names: it gets its own defaults of them.
     kept = {"use_sim_time"} if value("use_sim_time") == "true" else set()

@@ -16,7 +16,9 @@ from rclpy.qos import QoSProfile
 from gps_denied_inference.msg import InferenceStatus
 from gps_denied_inference.node import qos
 from gps_denied_inference.node.inputs import image_topic
+from gps_denied_inference.node.silence import LARGE_IMAGES
 from gps_denied_inference.pipeline.accounting import LOST
+from gps_denied_inference.pipeline.task_health import Finding
 from gps_denied_inference.settings import Settings
 from gps_denied_inference.thermal.state import ThermalLevel, ThermalState
 
@@ -29,10 +31,6 @@ OK, WARN, ERROR, STALE = (
 
 LOSS_SHARE = 0.05
 """Share of frames in a period that may go unanswered before it is a warning."""
-
-LARGE_IMAGES = (
-    "large images need config/fastdds_large_images.xml in the camera's process and in this one"
-)
 
 
 def _values(**values: object) -> list[KeyValue]:
@@ -71,7 +69,12 @@ class FramesTask:
         self._previous: tuple[int, int, int] = (0, 0, 0)
 
     def __call__(
-        self, status: InferenceStatus, settings: Settings, active_for: float, cameras: int = 1
+        self,
+        status: InferenceStatus,
+        settings: Settings,
+        active_for: float,
+        silent: Finding | None = None,
+        cameras: int = 1,
     ) -> DiagnosticStatus:
         """Judge the frames since the call before.
 
@@ -79,6 +82,7 @@ class FramesTask:
             status: the newest.
             settings: for the time until a silent camera counts as stalled.
             active_for: s since activate, NaN while not active.
+            silent: why no frame comes, where that is known.
             cameras: publishers on the image topic.
         """
         result = DiagnosticStatus(name="frames", level=OK)
@@ -95,11 +99,8 @@ class FramesTask:
             result.message = "not active"
         elif min(waited, active_for) > settings.stall_timeout:
             result.level = ERROR
-            result.message = f"no frame for {min(waited, active_for):.1f} s: " + (
-                f"{cameras} publisher(s) on the image topic, but nothing comes through: do QoS and "
-                f"image size allow it? {LARGE_IMAGES}"
-                if cameras
-                else "nothing publishes on the image topic: is the camera running and remapped?"
+            result.message = (
+                f"no frame for {min(waited, active_for):.1f} s" if silent is None else silent.line
             )
         elif came and lost / came > LOSS_SHARE:
             result.level = WARN
@@ -170,9 +171,17 @@ class DiagnosticsPublisher:
         self._published = float("-inf")
 
     def publish(
-        self, status: InferenceStatus, thermal_state: ThermalState, settings: Settings
+        self,
+        status: InferenceStatus,
+        thermal_state: ThermalState,
+        settings: Settings,
+        silent: Finding | None = None,
     ) -> None:
-        """Publish, at most at the status rate however often the status changes."""
+        """Publish, at most at the status rate however often the status changes.
+
+        Args:
+            silent: why no frame comes, where that is known.
+        """
         # Not the node's clock: a simulated one may stand still, and a stall must be seen then too.
         now = time.monotonic()
         if status.state != InferenceStatus.STATE_ACTIVE:
@@ -184,7 +193,9 @@ class DiagnosticsPublisher:
         self._published = now
         tasks = [
             runtime_task(status),
-            self._frames(status, settings, now - self._active_since, self._cameras(settings)),
+            self._frames(
+                status, settings, now - self._active_since, silent, self._cameras(settings)
+            ),
             result_task(status),
             thermal_task(thermal_state),
         ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import ChannelFloat32, PointCloud
@@ -14,8 +17,11 @@ from gps_denied_inference.pipeline.feature_cloud import FeatureCloudBuilder
 from gps_denied_inference.pipeline.tracking.update import TrackUpdate
 from gps_denied_inference.settings import Settings
 
-WARNING_PERIOD = 5.0
-"""s between lines that say why no cloud is published."""
+LOOK_PERIOD = 1.0
+"""s between looks at why there is no calibration."""
+
+FRAMES_BEFORE = 3
+"""Frames that may come before the calibration."""
 
 
 class FeatureCloudPublisher:
@@ -27,13 +33,33 @@ class FeatureCloudPublisher:
         self._publisher = node.create_lifecycle_publisher(
             PointCloud, **qos.publisher(node, "~/feature_cloud", profile)
         )
+        self.refused = ""
+        """Why no cloud is published; empty = it is."""
+        self._without = 0
+        self._looked = float("-inf")
         self._camera: CameraModel | None = None
         self._builder: FeatureCloudBuilder | None = None
 
-    def publish(self, update: TrackUpdate, header: Header, camera: CameraModel | None) -> None:
-        """Publish the tracks of one frame; without a calibration say so, rate-limited."""
+    def publish(
+        self,
+        update: TrackUpdate,
+        header: Header,
+        camera: CameraModel | None,
+        missing: Callable[[], str],
+    ) -> None:
+        """Publish the tracks of one frame, or say, once per cause, why not.
+
+        Args:
+            missing: says why there is no ``camera``.
+        """
+        self._without = 0 if camera is not None else self._without + 1
         if camera is None:
-            self._refuse("no camera_info has arrived: is its topic remapped to the camera's?")
+            # The first calibration comes about with the first frame. Looking is not for every
+            # frame: who publishes changes by the second.
+            now = time.monotonic()
+            if self._without > FRAMES_BEFORE and now - self._looked >= LOOK_PERIOD:
+                self._looked = now
+                self._refuse(missing())
             return
         if camera is not self._camera or self._builder is None:
             self._camera = camera
@@ -46,6 +72,7 @@ class FeatureCloudPublisher:
         except FrameError as error:
             self._refuse(str(error))
             return
+        self.refused = ""
         if cloud is None:
             return
         message = PointCloud(header=header)
@@ -56,10 +83,15 @@ class FeatureCloudPublisher:
         ]
         self._publisher.publish(message)
 
+    @property
+    def is_wanted(self) -> bool:
+        """True while somebody subscribes."""
+        return int(self._publisher.get_subscription_count()) > 0
+
     def _refuse(self, why: str) -> None:
-        self._node.get_logger().warning(
-            f"no feature_cloud: {why}", throttle_duration_sec=WARNING_PERIOD
-        )
+        if why and why != self.refused:
+            self.refused = why
+            self._node.get_logger().warning(f"no feature_cloud: {why}")
 
     def destroy(self) -> None:
         """Give the publisher back."""

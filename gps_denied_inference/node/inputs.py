@@ -23,8 +23,11 @@ from gps_denied_inference.images.raw import image_to_array
 from gps_denied_inference.node import qos
 from gps_denied_inference.node.frame_worker import FrameWorker
 from gps_denied_inference.node.side_input import SideInput
+from gps_denied_inference.node.silence import silence
+from gps_denied_inference.node.topics import calibration_topic
 from gps_denied_inference.pipeline.camera import CameraModel
 from gps_denied_inference.pipeline.sequence import UNSUPPORTED, SequenceWatch
+from gps_denied_inference.pipeline.task_health import Finding
 from gps_denied_inference.settings import Settings
 
 
@@ -38,6 +41,7 @@ class FrameInputs:
 
     Attributes:
         camera_model: from the newest valid camera_info; None until one arrives.
+        calibration_refused: why the newest camera_info was refused; empty = it was not.
     """
 
     def __init__(self, node: Node, settings: Settings) -> None:
@@ -47,9 +51,12 @@ class FrameInputs:
         self._subscriptions: list[Any] = []
         self._sides: list[SideInput] = []
         self._calibration = ""
+        self._kind = CompressedImage if settings.image_transport == "compressed" else Image
         self.camera_model: CameraModel | None = None
         self._frames_qos = self._qos(image_topic(settings), qos.IMAGE)
-        self._info_qos = self._qos("camera_info", qos.CAMERA_INFO)
+        self.calibration_refused = ""
+        calibration = calibration_topic(node, image_topic(settings))
+        self._info_qos = self._qos(calibration, qos.CAMERA_INFO)
         self._reference_qos = self._qos("reference/image", qos.REFERENCE)
 
     def _qos(self, topic: str, profile: Any) -> qos.TopicQos:
@@ -82,10 +89,9 @@ class FrameInputs:
         def count_lost(lost: QoSMessageLostInfo) -> None:
             worker.lost(lost.total_count_change, numbered=watch.is_numbered)
 
-        kind = CompressedImage if self._settings.image_transport == "compressed" else Image
         create = functools.partial(
             self._node.create_subscription,
-            kind,
+            self._kind,
             callback=take,
             callback_group=self._group,
             **self._frames_qos.arguments(),
@@ -98,6 +104,38 @@ class FrameInputs:
                 "the way from the camera are not counted"
             )
             return create()
+
+    @property
+    def topic(self) -> str:
+        """Where frames come from, resolved."""
+        return self._node.resolve_topic_name(self._frames_qos.topic)
+
+    @property
+    def calibration_topic(self) -> str:
+        """Where the calibration comes from, resolved."""
+        return self._node.resolve_topic_name(self._info_qos.topic)
+
+    def frames_missing(self, seen: int) -> Finding | None:
+        """Return why no frame comes; None while nothing is subscribed.
+
+        Args:
+            seen: frames that came before they stopped.
+        """
+        subscriptions = list(self._subscriptions)
+        if not subscriptions:
+            return None
+        profile = subscriptions[0].qos_profile
+        return silence(self._node, self.topic, self._kind, profile, seen)
+
+    def calibration_missing(self) -> str:
+        """Return why there is no calibration; empty where there is one."""
+        if self.camera_model is not None:
+            return ""
+        topic = self.calibration_topic
+        if self.calibration_refused:
+            return f"the camera_info on {topic} was refused: {self.calibration_refused}"
+        why = silence(self._node, topic, CameraInfo, qos.CAMERA_INFO, 0)
+        return f"no camera_info has arrived: {why.line}"
 
     def unsubscribe(self) -> None:
         """Take no more frames."""
@@ -137,10 +175,12 @@ class FrameInputs:
         self._calibration = repr(calibration)
         try:
             self.camera_model = CameraModel.from_info(*calibration)
+            self.calibration_refused = ""
         except GpsDeniedInferenceError as error:
-            self.camera_model = None
+            self.camera_model, self.calibration_refused = None, str(error)
             self._node.get_logger().error(
-                f"camera_info refused, no feature_cloud without it: {error}"
+                f"camera_info refused, no feature_cloud without it: {error} "
+                f"(from {self.calibration_topic})"
             )
 
     def destroy(self) -> None:

@@ -218,6 +218,10 @@ class InferenceNode(LifecycleNodeMixin, Node):
             self.get_logger().error(f"activate refused: {error}")
             self._change_status(InferenceStatus.STATE_INACTIVE, f"activate refused: {error}")
             return FAILURE
+        self.get_logger().info(
+            f"active: frames from {self._inputs.topic}, camera_info from "
+            f"{self._inputs.calibration_topic}"
+        )
         self._change_status(InferenceStatus.STATE_ACTIVE, action.description if action else "")
         return SUCCESS
 
@@ -226,6 +230,10 @@ class InferenceNode(LifecycleNodeMixin, Node):
         """Stop taking frames; the engine stays loaded."""
         self._stop_frames()
         result = super().on_deactivate(state)
+        account = self._accounting.snapshot()
+        self.get_logger().info(
+            f"inactive: {account.frames_out} of {account.frames_in} frames answered since configure"
+        )
         self._change_status(InferenceStatus.STATE_INACTIVE, "")
         return result
 
@@ -300,7 +308,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
     ) -> None:
         outputs, inputs = self._outputs, self._inputs
         if outputs is not None and inputs is not None:
-            outputs.publish(image, result, header, inputs.camera_model)
+            outputs.publish(image, result, header, inputs.camera_model, inputs.calibration_missing)
 
     def thermal_state(self) -> ThermalState:
         """Return the newest thermal state; level UNKNOWN while nothing is read."""
@@ -356,10 +364,17 @@ class InferenceNode(LifecycleNodeMixin, Node):
         if not self.context.ok():
             return
         try:
-            worker = self._worker
-            finding = self._watch.look(self._session, worker is not None and worker.reference_waits)
-            message = self._status.publish(self._session, self._accounting.snapshot(), finding)
-            self._diagnostics.publish(message, self.thermal_state(), self._settings)
+            worker, account = self._worker, self._accounting.snapshot()
+            finding, silent = self._watch.look(
+                self._session,
+                self._inputs,
+                self._outputs,
+                worker is not None and worker.reference_waits,
+                account,
+                self._settings.stall_timeout,
+            )
+            message = self._status.publish(self._session, account, finding)
+            self._diagnostics.publish(message, self.thermal_state(), self._settings, silent)
         except rclpy_implementation.RCLError:
             if self.context.ok():
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ class ResultPublishers:
         result: FrameResult,
         header: Header,
         camera: CameraModel | None,
+        calibration_missing: Callable[[], str],
     ) -> None:
         """Publish one frame's answer, every message stamped as the frame was."""
         self._features.publish(messages.feature_array(result.features, header))
@@ -55,11 +57,17 @@ class ResultPublishers:
                 )
             )
         if self._cloud is not None and result.track is not None:
-            self._cloud.publish(result.track, header, camera)
+            self._cloud.publish(result.track, header, camera, calibration_missing)
         # Drawing costs more than extracting does on a GPU: only while somebody looks.
         if self._debug_image.get_subscription_count() > 0:
             overlay = draw_overlay(image, result.features, result.matches, result.geometry)
             self._debug_image.publish(messages.image_message(overlay, header))
+
+    @property
+    def cloud_missing(self) -> str:
+        """Why subscribers of ``~/feature_cloud`` get nothing; empty = they do, or are none."""
+        cloud = self._cloud
+        return cloud.refused if cloud is not None and cloud.is_wanted else ""
 
     def _reference_name(self, result: FrameResult) -> str:
         if self._settings.task == "track":

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 
 from rclpy.node import Node
 
+from gps_denied_inference.node.inputs import FrameInputs
+from gps_denied_inference.node.outputs import ResultPublishers
+from gps_denied_inference.pipeline.accounting import AccountSnapshot
 from gps_denied_inference.pipeline.task_health import Finding
 from gps_denied_inference.session import InferenceSession
+
+NO_CLOUD = "no cloud"
 
 
 class TaskWatch:
@@ -22,42 +28,87 @@ class TaskWatch:
         self._lock = threading.Lock()
         self._active_since: float | None = None
         self._known: str | None = None
+        self._answered = (0, 0.0)
 
     def begin(self) -> None:
         """Note that the node is active from now."""
         with self._lock:
             self._active_since, self._known = time.monotonic(), None
+            self._answered = (-1, time.monotonic())
 
     def end(self) -> None:
         """Note that it no longer is: nothing is expected."""
         with self._lock:
             self._active_since = None
 
-    def look(self, session: InferenceSession | None, reference_waits: bool) -> Finding | None:
-        """Return why the task does not give its result; None where it does, or none is due.
+    def look(
+        self,
+        session: InferenceSession | None,
+        inputs: FrameInputs | None,
+        outputs: ResultPublishers | None,
+        reference_waits: bool,
+        account: AccountSnapshot,
+        stall_timeout: float,
+    ) -> tuple[Finding | None, Finding | None]:
+        """Return why the task does not give its result, and of it, why no frame comes.
+
+        Either is None where nothing is wrong, or nothing is due.
 
         Args:
-            session: the open session.
+            session, inputs, outputs: the configured node's.
             reference_waits: True where a reference came and is used with the next frame.
+            account: the newest.
+            stall_timeout: s without a frame from which that is a fault.
         """
         with self._lock:
-            if self._active_since is None or session is None or not session.is_open:
-                return None
-            finding = session.health.finding(
-                session.reference,
-                time.monotonic() - self._active_since,
-                self._node.resolve_topic_name("reference/image"),
-                reference_waits,
+            since, now = self._active_since, time.monotonic()
+            if since is None or session is None or inputs is None or not session.is_open:
+                return None, None
+            active_for = now - since
+            if account.frames_out != self._answered[0]:
+                self._answered = (account.frames_out, now)
+            waited = account.time_since_frame
+            waited = active_for if math.isnan(waited) else min(waited, active_for)
+            silent = None
+            if waited > stall_timeout:
+                silent = inputs.frames_missing(account.frames_in)
+                if silent is not None:
+                    line = f"no frame for {waited:.1f} s: {silent.line}"
+                    silent = Finding(f"no frame: {silent.cause}", line)
+            finding = (
+                silent
+                or self._unanswered(account, now - self._answered[1], stall_timeout)
+                or session.health.finding(
+                    session.reference,
+                    active_for,
+                    self._node.resolve_topic_name("reference/image"),
+                    reference_waits,
+                )
             )
+            missing = outputs.cloud_missing if outputs is not None else ""
+            if finding is None and missing:
+                finding = Finding(f"{NO_CLOUD}: {missing}", f"no feature_cloud: {missing}")
             self._log(session.settings.task, finding)
-        return finding
+        return finding, silent
+
+    @staticmethod
+    def _unanswered(account: AccountSnapshot, waited: float, timeout: float) -> Finding | None:
+        """Judge frames that come and are all dropped."""
+        if waited <= timeout or math.isnan(account.time_since_frame) or not account.drops:
+            return None
+        reasons = ", ".join(f"{reason} {count}" for reason, count in account.drops.items())
+        return Finding(
+            "no answers",
+            f"no frame was answered for {waited:.1f} s, though frames come (dropped in all: "
+            f"{reasons})",
+        )
 
     def _log(self, task: str, finding: Finding | None) -> None:
         cause = None if finding is None else finding.cause
         if cause == self._known:
             return
         self._known = cause
-        if finding is None:
+        if finding is None or cause is None:
             self._node.get_logger().info(f"task '{task}' gives its result again")
-        else:
+        elif not cause.startswith(NO_CLOUD):  # the publisher of the cloud logs that
             self._node.get_logger().warning(f"task '{task}' gives no result: {finding.line}")

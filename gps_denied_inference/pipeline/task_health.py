@@ -23,6 +23,8 @@ WAIT_FOR_REFERENCE = 2.0
 FAR_SCALE = 1.5
 """Ratio of scales from which networks no longer tell a corner reliably."""
 
+_CAUSES = ("zero", "not_rising", "blank", "lost", "unmatched", "repeated")
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -53,15 +55,22 @@ class TaskHealth:
         """Begin anew: what was before a pause says nothing of what comes after it."""
         with self._lock:
             self._stamp: int | None = None
-            self._row = dict.fromkeys(("zero", "not_rising", "blank", "lost", "unmatched"), 0)
+            self._row = dict.fromkeys(_CAUSES, 0)
 
-    def answered(self, stamp_ns: int, features: Features, matched: bool | None) -> None:
+    def answered(
+        self,
+        stamp_ns: int,
+        features: Features,
+        matched: bool | None = None,
+        repeated: bool = False,
+    ) -> None:
         """Note one answered frame.
 
         Args:
             stamp_ns: the frame's.
             features: the frame's.
             matched: whether the frame was matched with the reference; None = it was not tried.
+            repeated: whether it is the frame before once more.
         """
         ages = features.track_ages
         found = {
@@ -70,6 +79,7 @@ class TaskHealth:
             "blank": _shown(features) < FEWEST_FEATURES,
             "lost": ages is not None and not (ages > 0).any(),
             "unmatched": matched is False,
+            "repeated": repeated,
         }
         with self._lock:
             self._stamp = stamp_ns
@@ -101,11 +111,17 @@ class TaskHealth:
             if missing is not None:
                 return missing
         blank, lost, unmatched = row["blank"], row["lost"], row["unmatched"]
+        repeated = row["repeated"]
         if blank >= IN_A_ROW:
             return Finding(
                 "featureless frames",
                 f"the last {blank} frames show fewer than {FEWEST_FEATURES} features: is "
                 "the lens covered, the exposure wrong, or detection_threshold too high?",
+            )
+        if repeated >= IN_A_ROW:
+            return Finding(
+                "frozen image",
+                f"the last {repeated} frames are one and the same image: has the camera frozen?",
             )
         if lost >= IN_A_ROW:
             return Finding(

@@ -18,9 +18,11 @@ from gps_denied_inference.node import diagnostics
 from gps_denied_inference.node.diagnostics import (
     DiagnosticsPublisher,
     FramesTask,
+    result_task,
     runtime_task,
     thermal_task,
 )
+from gps_denied_inference.pipeline.task_health import Finding
 from gps_denied_inference.settings import Settings
 from gps_denied_inference.thermal.state import ThermalLevel, ThermalState
 
@@ -75,14 +77,18 @@ def test_the_pause_before_activate_is_no_stall():
     assert answer.level == OK
 
 
-def test_a_stall_says_whether_anybody_publishes():
-    task = FramesTask()
-    nobody = task(status(silent=5.0), SETTINGS, 9.0, 0)
-    assert "nothing publishes" in nobody.message
-    somebody = task(status(silent=5.0), SETTINGS, 9.0, 1)
-    assert "1 publisher(s)" in somebody.message
-    assert "fastdds_large_images.xml" in somebody.message
-    assert values(somebody)["publishers"] == "1"
+def test_a_stall_says_why():
+    why = Finding("no publisher", "no frame for 5.0 s: nothing publishes on /left/image")
+    answer = FramesTask()(status(silent=5.0), SETTINGS, 9.0, why, 0)
+    assert answer.level == ERROR
+    assert answer.message == why.line
+    assert values(answer)["publishers"] == "0"
+
+
+def test_a_task_without_result_is_a_warning():
+    answer = result_task(status(task_ok=False, task_detail="no reference"))
+    assert (answer.level, answer.message) == (WARN, "no reference")
+    assert result_task(status(task_ok=True)).level == OK
 
 
 @pytest.mark.parametrize(
@@ -249,4 +255,4 @@ def test_a_stall_is_seen_while_the_simulated_clock_stands_still(clock):
     publisher.publish(status(silent=math.nan), ThermalState.unknown("none"), SETTINGS)
     frames = next(s for s in node.publisher.sent[-1].status if s.name.endswith("frames"))
     assert frames.level == ERROR
-    assert "nothing publishes" in frames.message
+    assert "no frame for 3.0 s" in frames.message

@@ -42,7 +42,8 @@ def test_camera_drops_out_and_returns(tmp_path: Path) -> None:
         )
         stalled = next(s for s in heard if s.level == DiagnosticStatus.ERROR)
         assert "no frame for" in stalled.message
-        assert "1 publisher(s) on the image topic" in stalled.message
+        assert "/image has 1 publisher(s), but stopped after 3 messages" in stalled.message
+        assert process.output.count("/image has 1 publisher(s), but stopped after") == 1
         driver.publish_until_answered(3)
         driver.wait_for_status(
             lambda s: s.frames_out >= 6 and s.time_since_frame < 0.5, "frames to flow again"
@@ -71,7 +72,7 @@ def test_diagnostics_come_once_a_second_with_a_hardware_id(tmp_path: Path) -> No
         assert 6.0 / (end - begin) == pytest.approx(1.0, abs=0.25)
         for _, array in heard:
             assert [s.name for s in array.status] == [
-                f"/left/inference_node: {task}" for task in ("runtime", "frames", "thermal")
+                f"/left/inference_node: {task}" for task in ("runtime", "frames", "task", "thermal")
             ]
             assert all(s.hardware_id for s in array.status)
         assert {s.hardware_id for s in heard[-1][1].status} == {driver.latest_status().device}
@@ -88,7 +89,7 @@ def test_a_camera_that_nobody_started_is_named_also_in_simulated_time(tmp_path: 
         driver.wait_until(
             lambda: any(s.level == DiagnosticStatus.ERROR for s in heard), "the stall to be seen"
         )
-        assert "nothing publishes on the image topic" in heard[-1].message
+        assert "nothing publishes on /sim/image" in heard[-1].message
 
 
 def test_every_frame_is_accounted_for(tmp_path: Path) -> None:

@@ -142,3 +142,12 @@ def test_no_track_ever(open_session):
         frame = cv2.normalize(cv2.GaussianBlur(spots, (0, 0), 2.0), None, 0, 255, cv2.NORM_MINMAX)
         session.process(frame.astype(np.uint8), (i + 1) * PERIOD, None)
     assert finding(session).cause == "no tracks"
+
+
+def test_a_frozen_camera(open_session, ground):
+    session = open_session("track")
+    fly(session, ground, range(PERIOD, 4 * PERIOD, PERIOD))
+    fly(session, ground, range(4 * PERIOD, 26 * PERIOD, PERIOD), step=0)
+    assert finding(session).cause == "frozen image"
+    fly(session, ground, range(26 * PERIOD, 30 * PERIOD, PERIOD))
+    assert finding(session) is None
