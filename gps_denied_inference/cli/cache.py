@@ -22,13 +22,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="list|prune", required=True)
     show = actions.add_parser("list", help="what is there, most recently used first")
     prune = actions.add_parser(
-        "prune", help="remove old engines, and what killed builds left behind"
+        "prune",
+        help="remove old engines, and what killed builds left behind; what 'gdi compile' prepared "
+        "or 'gdi sign' signed stays",
     )
     prune.add_argument("--max-age", type=_age, metavar="30d", help="not used for longer (s, h, d)")
     prune.add_argument(
         "--max-size", type=_size, metavar="2G", help="keep the newest up to this (k, M, G bytes)"
     )
-    prune.add_argument("--all", action="store_true", help="remove every engine")
+    prune.add_argument(
+        "--all", action="store_true", help="remove every engine that was built on demand"
+    )
     for action in (show, prune):
         action.add_argument("--cache", type=Path, metavar="DIR", help="engine cache folder")
         action.add_argument("--json", type=Path, metavar="FILE", help="write a report")
@@ -61,14 +65,22 @@ def _list(cache: EngineCache) -> dict[str, object]:
 
 
 def _prune(cache: EngineCache, args: argparse.Namespace) -> dict[str, object]:
-    from gps_denied_inference.engines.maintenance import prune
+    from gps_denied_inference.engines.maintenance import entries, prune
 
     removed = prune(cache, max_bytes=0 if args.all else args.max_size, max_age=args.max_age)
     for entry in removed:
         print(f"removed {entry.folder.name} ({entry.size / 1e6:.1f} MB)")
+    kept = [entry for entry in entries(cache) if entry.kept]
+    for entry in kept:
+        print(f"kept {entry.folder.name}: {entry.kept}")
     total = sum(entry.size for entry in removed)
     print(f"{len(removed)} engines, {total / 1e6:.1f} MB removed from {cache.root}")
-    return {"root": cache.root, "bytes": total, "removed": [_report(entry) for entry in removed]}
+    return {
+        "root": cache.root,
+        "bytes": total,
+        "removed": [_report(entry) for entry in removed],
+        "kept": [_report(entry) for entry in kept],
+    }
 
 
 def _describe(entry: CachedEngine) -> str:
@@ -92,6 +104,7 @@ def _report(entry: CachedEngine) -> dict[str, object]:
         "bytes": entry.size,
         "last_used": entry.last_used,
         "problem": entry.problem,
+        "kept": entry.kept,
         "manifest": manifest_report(manifest.to_json()) if manifest else None,
     }
 

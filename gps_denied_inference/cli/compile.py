@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
     from gps_denied_inference.engines.cache import EngineCache
     from gps_denied_inference.engines.manifest import TARGET_OPTION
+    from gps_denied_inference.errors import StorageError
     from gps_denied_inference.models import zoo
     from gps_denied_inference.runtimes import create_runtime
     from gps_denied_inference.runtimes.contract import BuildConfig
@@ -102,9 +103,10 @@ def run(args: argparse.Namespace) -> int:
         device=selection.device,
         options=options,
     )
+    cache = EngineCache(args.cache)
     runtime = create_runtime(
         selection.runtime,
-        cache=EngineCache(args.cache),
+        cache=cache,
         policy="rebuild" if args.force else "build_if_needed",
     )
     started = time.perf_counter()
@@ -119,6 +121,10 @@ def run(args: argparse.Namespace) -> int:
         entry = runtime.compile_engine(model, config, progress)
         built = bar.n > 0
     elapsed = time.perf_counter() - started
+    try:
+        cache.keep(entry.artifact)
+    except StorageError as error:  # found in a cache that cannot be written, so nor pruned
+        print(f"note: not marked as prepared: {error}")
     manifest = entry.manifest
     print(f"engine    {entry.artifact}")
     print(f"size      {manifest.artifact_size / 1e6:.1f} MB, SHA-256 {manifest.artifact_sha256}")

@@ -3,9 +3,10 @@
 Each engine has its own folder under the cache's root, holding the artefact and its manifest. An
 engine is built in a staging folder beside it and renamed into place whole, so that a process
 killed at any moment leaves either the old entry, the new one, or none; what it left in staging is
-swept by the next build of the same engine and by :meth:`EngineCache.prune`. A lock per engine,
-given back by the kernel when its holder dies, makes processes that want the same engine build it
-once. A cache that cannot be written still serves what it holds.
+swept by the next build of the same engine and by ``maintenance.prune``. A lock per engine, given
+back by the kernel when its holder dies, makes processes that want the same engine build it once.
+A cache that cannot be written still serves what it holds. Nothing but ``maintenance.prune``, on
+request, removes engines to make room.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import filelock
 from gps_denied_inference.engines import reasons
 from gps_denied_inference.engines.entry import EngineCacheEntry
 from gps_denied_inference.engines.gate import EngineGate, GateDecision, RunningMachine
+from gps_denied_inference.engines.layout import PREPARED, RETIRED, STAGING, mark_root, sweep
 from gps_denied_inference.engines.manifest import EngineManifest, engine_config, manifest_path
 from gps_denied_inference.engines.storage import (
     storage,
@@ -50,8 +52,6 @@ _LOG = logging.getLogger(__name__)
 
 POLICIES = ("build_if_needed", "load_only", "rebuild")
 """``load_only`` never builds (flight); ``rebuild`` always does (``gdi compile --force``)."""
-STAGING = ".staging-"
-RETIRED = ".retired-"
 
 Build = Callable[[Path, Progress], tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]]
 
@@ -126,7 +126,6 @@ class EngineCache:
 
     Args:
         root: the folder; made when the first engine is built. Default: :func:`default_root`.
-        max_bytes: after a build, least recently used engines beyond this go; 0 = keep all.
         lock_timeout: s to wait for another process that builds the same engine.
     """
 
@@ -134,11 +133,9 @@ class EngineCache:
         self,
         root: Path | None = None,
         *,
-        max_bytes: int = 8 << 30,
         lock_timeout: float = 1800.0,
     ) -> None:
         self.root = default_root() if root is None else Path(root)
-        self.max_bytes = max_bytes
         self.lock_timeout = lock_timeout
 
     def locate(self, model: Model, config: BuildConfig, recipe: EngineRecipe) -> Path:
@@ -203,9 +200,17 @@ class EngineCache:
             decision = EngineGate().check(artifact, recipe.machine, config)
         if not decision.accepted:
             raise EngineBuildError(f"the engine just built is not usable: {decision.message}")
-        if self.max_bytes:
-            self._trim(artifact.parent)
         return self._entry(artifact, decision, model, config)
+
+    def keep(self, artifact: Path) -> None:
+        """Have an engine of this cache never pruned, as one that a user prepared.
+
+        Raises:
+            StorageError: its folder cannot be written.
+        """
+        if not (artifact.parent / PREPARED).is_file():
+            with storage(artifact.parent, "write to"):
+                write_durably(artifact.parent / PREPARED, b"")
 
     def _entry(
         self, artifact: Path, decision: GateDecision, model: Model, config: BuildConfig
@@ -219,8 +224,7 @@ class EngineCache:
     @contextlib.contextmanager
     def _locked(self, name: str, report: Progress) -> Iterator[None]:
         path = self.root / f"{name}.lock"
-        with storage(self.root, "make"):
-            self.root.mkdir(parents=True, exist_ok=True)
+        mark_root(self.root)
         lock = filelock.FileLock(str(path))
         with storage(path, "lock"):
             try:
@@ -281,6 +285,8 @@ class EngineCache:
                     package_version=installed_version("gps_denied_inference"),
                 )
                 write_durably(manifest_path(staged), manifest.to_json())
+                if (folder / PREPARED).is_file():
+                    write_durably(staging / PREPARED, b"")
                 sync_folder(staging)
                 if folder.exists():
                     folder.rename(self.root / f"{RETIRED}{folder.name}-{uuid.uuid4().hex}")
@@ -290,19 +296,6 @@ class EngineCache:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         report(1.0, "engine stored")
-
-    def _trim(self, keep: Path) -> None:
-        from gps_denied_inference.engines.maintenance import prune
-
-        for removed in prune(self, max_bytes=self.max_bytes, keep=keep):
-            _LOG.info("engine cache beyond %d bytes: removed %s", self.max_bytes, removed.folder)
-
-
-def sweep(root: Path, name: str) -> None:
-    """Remove what builds of ``name`` left behind. The caller holds that engine's lock."""
-    for prefix in (STAGING, RETIRED):
-        for left in root.glob(f"{prefix}{name}-*"):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _call_builder(

@@ -11,10 +11,19 @@ from pathlib import Path
 
 import filelock
 
-from gps_denied_inference.engines.cache import RETIRED, STAGING, EngineCache, sweep
+from gps_denied_inference.engines.cache import EngineCache
+from gps_denied_inference.engines.layout import (
+    MARKER,
+    PREPARED,
+    is_engine_folder,
+    is_marked,
+    is_own_file,
+    left_behind,
+    sweep,
+)
 from gps_denied_inference.engines.manifest import EngineManifest, manifest_path
 from gps_denied_inference.engines.storage import storage_error
-from gps_denied_inference.errors import EngineRejectedError, InvalidParameterError
+from gps_denied_inference.errors import EngineRejectedError, InvalidParameterError, StorageError
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,7 @@ class CachedEngine:
         last_used: s since the epoch.
         manifest: None where it is missing or refused; then ``problem`` says why.
         problem: one line; empty = the manifest is intact (the artefact was not hashed).
+        kept: why it is never pruned; empty = it may be.
     """
 
     folder: Path
@@ -36,16 +46,25 @@ class CachedEngine:
     last_used: float
     manifest: EngineManifest | None
     problem: str = ""
+    kept: str = ""
 
 
 def entries(cache: EngineCache) -> list[CachedEngine]:
-    """Return what the cache holds, most recently used first."""
+    """Return the engines that the cache holds, most recently used first.
+
+    Raises:
+        StorageError: the folder cannot be listed.
+    """
     found = []
-    with contextlib.suppress(FileNotFoundError):
+    try:
         for folder in cache.root.iterdir():
-            if not folder.name.startswith(".") and folder.is_dir() and not folder.is_symlink():
+            if not folder.name.startswith(".") and is_engine_folder(folder):
                 with contextlib.suppress(FileNotFoundError):  # pruned by another process meanwhile
                     found.append(_describe(folder))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise storage_error(cache.root, "list", error) from error
     return sorted(found, key=lambda entry: (-entry.last_used, entry.folder.name))
 
 
@@ -54,24 +73,33 @@ def prune(
     *,
     max_bytes: int | None = None,
     max_age: float | None = None,
-    keep: Path | None = None,
 ) -> list[CachedEngine]:
     """Remove old engines, and what killed builds left behind; return the engines removed.
 
-    Engines that another process is building right now are left alone.
+    Removed is only what carries this package's manifest and holds nothing else, in a folder that
+    this package marked. Engines that another process is building right now, that were prepared
+    with ``gdi compile`` or that are signed stay, whatever the bounds.
 
     Args:
         max_bytes: least recently used engines go until no more than this is left.
         max_age: s; engines not used for longer go.
-        keep: this folder stays.
 
     Raises:
         InvalidParameterError: a negative bound.
-        StorageError: an engine could not be removed.
+        StorageError: the cache's folder is not marked, or an engine could not be removed.
     """
     for name, bound in (("max_bytes", max_bytes), ("max_age", max_age)):
         if bound is not None and not bound >= 0:
             raise InvalidParameterError(name, bound, "0 or more")
+    if not is_marked(cache.root):
+        with contextlib.suppress(OSError):
+            if not any(cache.root.iterdir()):
+                return []
+        if not cache.root.exists():
+            return []
+        raise StorageError(
+            f"{cache.root} is not marked as an engine cache (no file {MARKER}): nothing was removed"
+        )
     _sweep_orphans(cache)
     held = entries(cache)
     total = sum(entry.size for entry in held)
@@ -79,23 +107,27 @@ def prune(
     for entry in reversed(held):
         too_old = max_age is not None and time.time() - entry.last_used > max_age
         too_much = max_bytes is not None and total > max_bytes
-        if entry.folder == keep or not (too_old or too_much):
+        if entry.kept or not (too_old or too_much):
             continue
         with _try_lock(cache, entry.folder.name) as mine:
-            if mine and _remove(entry.folder):
+            if mine and not _describe(entry.folder).kept and _remove(entry.folder):
                 removed.append(entry)
                 total -= entry.size
     return removed
 
 
 def _describe(folder: Path) -> CachedEngine:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    stats = {path: path.stat() for path in files}
+    try:
+        files = list(folder.iterdir())
+        stats = {path: path.lstat() for path in files}
+    except PermissionError as error:
+        problem = f"the folder cannot be read: {error.strerror}"
+        return CachedEngine(folder, None, 0, folder.lstat().st_mtime, None, problem, problem)
     size = sum(stat.st_size for stat in stats.values())
-    artifacts = [path for path in files if path.parent == folder and path.stem == "engine"]
+    artifacts = [path for path in files if path.stem == "engine" and path.is_file()]
     if not artifacts:
         problem = "there is no engine file"
-        return CachedEngine(folder, None, size, folder.stat().st_mtime, None, problem)
+        return CachedEngine(folder, None, size, folder.stat().st_mtime, None, problem, problem)
     artifact = artifacts[0]
     last_used = stats[artifact].st_mtime  # set by every EngineCache.obtain
     path = manifest_path(artifact)
@@ -104,20 +136,29 @@ def _describe(folder: Path) -> CachedEngine:
     else:
         try:
             manifest = EngineManifest.from_json(path.read_bytes())
-            return CachedEngine(folder, artifact, size, last_used, manifest)
         except EngineRejectedError as error:
             problem = str(error)
         except OSError as error:
             problem = f"the manifest cannot be read: {error.strerror}"
-    return CachedEngine(folder, artifact, size, last_used, None, problem)
+        else:
+            kept = _why_kept(folder, files, manifest)
+            return CachedEngine(folder, artifact, size, last_used, manifest, "", kept)
+    return CachedEngine(folder, artifact, size, last_used, None, problem, problem)
+
+
+def _why_kept(folder: Path, files: list[Path], manifest: EngineManifest) -> str:
+    if not folder.name.endswith(f"-{manifest.cache_key[:16]}"):
+        return "its manifest is another engine's"
+    if manifest.signer or manifest.signature:
+        return "signed"
+    if folder / PREPARED in files:
+        return "prepared with 'gdi compile'"
+    foreign = [path.name for path in files if not is_own_file(path)]
+    return f"holds foreign files ({foreign[0]})" if foreign else ""
 
 
 def _sweep_orphans(cache: EngineCache) -> None:
-    names = set()
-    for prefix in (STAGING, RETIRED):
-        for left in cache.root.glob(f"{prefix}*-*"):
-            names.add(left.name[len(prefix) :].rpartition("-")[0])
-    for name in names:
+    for name in left_behind(cache.root):
         with _try_lock(cache, name) as mine:
             if mine:
                 sweep(cache.root, name)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from gps_denied_inference.cli.main import main
+from gps_denied_inference.engines.cache import EngineCache
+from gps_denied_inference.engines.layout import PREPARED
 from gps_denied_inference.engines.manifest import manifest_path
+from gps_denied_inference.runtimes.contract import BuildConfig, Model
+from gps_denied_inference.runtimes.fake import FakeRuntime
 
 SMALL = ["--width", "64", "--height", "64", "--keypoints", "20"]
 
@@ -137,6 +143,7 @@ def test_cache_lists_and_prunes(engine: Path, cache: Path, tmp_path: Path, capsy
     assert json.loads(report.read_text())["engines"][0]["engine"] == str(engine)
     assert main(["cache", "prune", "--max-age", "1h", "--max-size", "1G", *where]) == 0
     assert json.loads(report.read_text())["removed"] == []
+    (engine.parent / PREPARED).unlink()  # as one that a node built
     old = time.time() - 7200
     os.utime(engine, (old, old))
     assert main(["cache", "prune", "--max-age", "1h", *where]) == 0
@@ -145,9 +152,51 @@ def test_cache_lists_and_prunes(engine: Path, cache: Path, tmp_path: Path, capsy
     assert "0 engines" in capsys.readouterr().out
 
 
-def test_cache_prunes_everything(engine: Path, cache: Path) -> None:
-    assert main(["cache", "prune", "--all", "--cache", str(cache)]) == 0
-    assert not engine.parent.exists()
+def test_prune_in_a_real_process_spares_all_that_is_not_its_own(
+    engine: Path, cache: Path, tmp_path: Path
+) -> None:
+    """One root with a prepared, a signed and a plain engine, foreign folders and a locked one."""
+    gdi = [sys.executable, "-m", "gps_denied_inference"]
+    for size in ("128", "160"):
+        runtime = FakeRuntime(cache=EngineCache(cache))
+        model = Model("xfeat", "xfeat", "extractor", 64)
+        runtime.compile_engine(model, BuildConfig(height=64, width=int(size)))
+    plain, signed = sorted(path for path in cache.glob("xfeat-*") if (path / "engine.json").exists()
+                           and path != engine.parent)  # fmt: skip
+    key = tmp_path / "flight.key"
+    for words in (["--new-key", str(key)], [str(signed), "--key", str(key)]):
+        subprocess.run([*gdi, "sign", *words], check=True, timeout=60, capture_output=True)
+    foreign = cache / "flights"
+    foreign.mkdir()
+    (foreign / "log.bin").write_bytes(b"x" * 1000)
+    locked = cache / "locked"
+    locked.mkdir(mode=0o000)
+    try:
+        for bounds in (["--all"], ["--max-age", "0s"]):
+            done = subprocess.run(
+                [*gdi, "cache", "prune", *bounds, "--cache", str(cache)],
+                check=False, capture_output=True, text=True, timeout=60,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            assert f"kept {engine.parent.name}: prepared with 'gdi compile'" in done.stdout
+            assert f"kept {signed.name}: signed" in done.stdout
+    finally:
+        locked.chmod(0o700)
+    assert not plain.exists()
+    assert engine.is_file()
+    assert (signed / "engine.json").is_file()
+    assert (foreign / "log.bin").read_bytes() == b"x" * 1000
+    assert locked.is_dir()
+    bare = tmp_path / "data"
+    (bare / "x").mkdir(parents=True)
+    done = subprocess.run(
+        [*gdi, "cache", "prune", "--all", "--cache", str(bare)],
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "not marked as an engine cache" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in bare.iterdir()] == ["x"]
 
 
 @pytest.mark.parametrize(

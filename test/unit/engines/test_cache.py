@@ -24,6 +24,7 @@ from gps_denied_inference.engines.cache import (
     cache_key,
     default_root,
 )
+from gps_denied_inference.engines.layout import MARKER
 from gps_denied_inference.engines.manifest import manifest_path
 from gps_denied_inference.errors import (
     EngineBuildError,
@@ -65,8 +66,9 @@ def cache(tmp_path: Path) -> EngineCache:
 
 
 def leftovers(cache: EngineCache) -> list[str]:
-    """Names in the cache's root that are neither engines nor locks."""
-    return [path.name for path in cache.root.iterdir() if path.name.startswith(".")]
+    """Names in the cache's root that are neither engines nor locks nor the mark."""
+    names = {path.name for path in cache.root.iterdir() if path.name.startswith(".")}
+    return sorted(names - {MARKER})
 
 
 def test_builds_once_and_finds_again(cache: EngineCache) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from gps_denied_inference.engines import reasons
-from gps_denied_inference.engines.cache import RETIRED, STAGING, EngineCache, EngineRecipe
+from gps_denied_inference.engines.cache import EngineCache, EngineRecipe
 from gps_denied_inference.engines.gate import EngineGate
+from gps_denied_inference.engines.layout import RETIRED, STAGING
 from gps_denied_inference.engines.maintenance import prune
 from gps_denied_inference.runtimes.contract import BuildConfig, Model, Progress
 from gps_denied_inference.runtimes.specs import engine_tensors
