@@ -14,7 +14,7 @@ from gps_denied_inference.engines.gate import EngineGate
 from gps_denied_inference.errors import ConfigurationError
 from gps_denied_inference.models import zoo
 from gps_denied_inference.pipeline.extractor import Extractor
-from gps_denied_inference.pipeline.matcher import EngineMatcher, MutualNearestNeighbour
+from gps_denied_inference.pipeline.matcher import EngineMatcher, Matcher, MutualNearestNeighbour
 from gps_denied_inference.runtimes import create_runtime
 from gps_denied_inference.runtimes.contract import BuildConfig, EngineHandle, Progress
 from gps_denied_inference.runtimes.selection import select
@@ -92,7 +92,7 @@ class Networks:
         handle = self._load(settings.model, "extractor", max_keypoints, size)
         return Extractor(self._runtime, handle)
 
-    def matcher(self, name: str, max_keypoints: int) -> MutualNearestNeighbour | EngineMatcher:
+    def matcher(self, name: str, max_keypoints: int) -> Matcher:
         """Load a matcher for the extractor's features.
 
         Args:

@@ -21,7 +21,7 @@ from gps_denied_inference.networks import Networks
 from gps_denied_inference.pipeline.extractor import Extractor
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.geometry import GeometricModel, verify
-from gps_denied_inference.pipeline.matcher import EngineMatcher, Matches, MutualNearestNeighbour
+from gps_denied_inference.pipeline.matcher import Matcher, Matches
 from gps_denied_inference.pipeline.reference import Reference
 from gps_denied_inference.pipeline.rotations import RotatedReference, RotationMatcher
 from gps_denied_inference.pipeline.task_health import TaskHealth
@@ -77,7 +77,7 @@ class InferenceSession:
         self._networks: Networks | None = None
         self._extractor: Extractor | None = None
         self._reduced: Extractor | None = None
-        self._matcher: MutualNearestNeighbour | EngineMatcher | None = None
+        self._matcher: Matcher | None = None
         self._tracker: Tracker | None = None
         self._rotation_matcher: RotationMatcher | None = None
         self._reference: Reference | None = None

@@ -19,7 +19,6 @@ import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from gps_denied_inference.clients.node_process import NODE_NAME, NodeProcess
@@ -27,6 +26,7 @@ from gps_denied_inference.demo.flight import Flight, NodeStatus
 from gps_denied_inference.demo.frame import Frame, FrameSource
 from gps_denied_inference.errors import InferenceError
 from gps_denied_inference.msg import FeatureArray, InferenceStatus
+from gps_denied_inference.node import qos
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.storage.share import shared_path
 
@@ -37,12 +37,6 @@ _ANSWER_TIMEOUT = 3.0  # s, after which the next frame goes out although this on
 _SETTLE_TIMEOUT = 10.0
 _DISCOVERY_TIMEOUT = 15.0
 _STATUS_RATE = 20.0  # Hz
-_FRAMES_QOS = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=4, reliability=ReliabilityPolicy.BEST_EFFORT
-)
-_ANSWERS_QOS = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=50, reliability=ReliabilityPolicy.RELIABLE
-)
 
 
 def fly(
@@ -96,9 +90,9 @@ class _FlightOverRos:
         # The frames' publisher is announced before the clients of the node's services are, and
         # announcements come in order: once the node answers a service, it knows this publisher,
         # so that its subscription is matched at the node's end as soon as it exists.
-        self._publisher = node.create_publisher(Image, "image", _FRAMES_QOS)
+        self._publisher = node.create_publisher(Image, "image", qos.DEMO_FRAMES)
         node.create_subscription(
-            FeatureArray, f"{NODE_NAME}/features", self._take_features, _ANSWERS_QOS
+            FeatureArray, f"{NODE_NAME}/features", self._take_features, qos.DEMO_ANSWERS
         )
 
     def run(self, source: FrameSource) -> Flight:

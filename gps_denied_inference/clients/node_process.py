@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
 from rclpy.executors import Executor
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
+from gps_denied_inference.clients.lifecycle_client import LifecycleClient
 from gps_denied_inference.errors import ConfigurationError, InferenceError
 from gps_denied_inference.msg import InferenceStatus
 
@@ -28,11 +27,6 @@ _CONFIGURE_TIMEOUT = 900.0  # building an engine may take minutes
 _TRANSITION_TIMEOUT = 15.0
 _EXIT_TIMEOUT = 5.0
 _CODE = "import sys; from gps_denied_inference.node.process import main; sys.exit(main())"
-_LATCHED = QoSProfile(
-    depth=10,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
 
 
 class NodeProcess:
@@ -56,15 +50,10 @@ class NodeProcess:
         log: Path,
         on_status: Callable[[InferenceStatus], None] = lambda status: None,
     ) -> None:
-        self._node = node
-        self._executor = executor
         self._log = log
-        self._on_status = on_status
-        self.status: InferenceStatus | None = None
         self.exit_code: int | None = None
         name = f"{node.get_namespace().rstrip('/')}/{NODE_NAME}"
-        node.create_subscription(InferenceStatus, f"{name}/status", self._take_status, _LATCHED)
-        self._change_state = node.create_client(ChangeState, f"{name}/change_state")
+        self._client = LifecycleClient(node, executor, name, on_status, self._check)
         command = [sys.executable, "-c", _CODE, "--ros-args"]
         command += ["-r", f"__ns:={node.get_namespace()}"]
         for parameter, value in parameters.items():
@@ -88,9 +77,16 @@ class NodeProcess:
                 self._process.kill()
         self.exit_code = self._process.wait()
 
-    def _take_status(self, message: InferenceStatus) -> None:
-        self.status = message
-        self._on_status(message)
+    @property
+    def status(self) -> InferenceStatus | None:
+        """The newest status of the node; None until one came."""
+        return self._client.status
+
+    def _check(self) -> None:
+        if (code := self._process.poll()) is not None:
+            raise InferenceError(
+                f"the node's process ended by itself with exit code {code}: {self._last_line()}"
+            )
 
     def _last_line(self) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines()
@@ -102,18 +98,7 @@ class NodeProcess:
         Raises:
             InferenceError: the child has ended.
         """
-        deadline = time.monotonic() + timeout
-        while True:
-            if value := condition():
-                return value
-            if (code := self._process.poll()) is not None:
-                raise InferenceError(
-                    f"the node's process ended by itself with exit code {code}: {self._last_line()}"
-                )
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                return None
-            self._executor.spin_once(timeout_sec=min(remaining, 0.2))
+        return self._client.wait(condition, timeout)
 
     def wait_until_up(self) -> None:
         """Wait for the lifecycle services.
@@ -121,7 +106,7 @@ class NodeProcess:
         Raises:
             InferenceError: they did not come, or the child ended.
         """
-        if not self.wait(self._change_state.service_is_ready, _START_TIMEOUT):
+        if self._client.missing_service(_START_TIMEOUT):
             raise InferenceError(
                 f"the node did not offer its lifecycle services within {_START_TIMEOUT:g} s: "
                 f"see {self._log}"
@@ -131,8 +116,8 @@ class NodeProcess:
         """Request configure; raises ConfigurationError with the node's own line when it fails."""
         if not self._request(Transition.TRANSITION_CONFIGURE, _CONFIGURE_TIMEOUT):
             # The line is in the status that follows; without one the log still has it.
-            self.wait(lambda: self.status is not None and self.status.detail, 2.0)
-            line = self.status.detail if self.status and self.status.detail else self._last_line()
+            self.wait(lambda: self._client.detail, 2.0)
+            line = self._client.detail or self._last_line()
             raise ConfigurationError(f"the node refused to start: {line}")
 
     def activate(self) -> None:
@@ -148,10 +133,10 @@ class NodeProcess:
         self._must(Transition.TRANSITION_DEACTIVATE, "deactivate")
         self._must(Transition.TRANSITION_CLEANUP, "cleanup")
         # The process may end before its answer is out; that it ends with 0 is what counts.
-        self._change_state.call_async(_request_for(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN))
+        self._client.send(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
         deadline = time.monotonic() + _EXIT_TIMEOUT
         while self._process.poll() is None and time.monotonic() < deadline:
-            self._executor.spin_once(timeout_sec=0.05)
+            self._client.spin(0.05)
         if self._process.poll() is None:
             raise InferenceError(
                 f"the node's process did not end within {_EXIT_TIMEOUT:g} s of its shutdown"
@@ -161,20 +146,17 @@ class NodeProcess:
 
     def _must(self, transition: int, name: str) -> None:
         if not self._request(transition, _TRANSITION_TIMEOUT):
-            detail = self.status.detail if self.status else ""
-            raise InferenceError(f"the node refused to {name}: {detail or self._last_line()}")
+            raise InferenceError(
+                f"the node refused to {name}: {self._client.detail or self._last_line()}"
+            )
 
     def _request(self, transition: int, timeout: float) -> bool:
-        future = self._change_state.call_async(_request_for(transition))
-        if not self.wait(future.done, timeout):
+        succeeded = self._client.request(transition, timeout)
+        if succeeded is None:
             raise InferenceError(
                 f"the node did not answer a lifecycle request within {timeout:g} s: see {self._log}"
             )
-        return bool(future.result().success)
-
-
-def _request_for(transition: int) -> ChangeState.Request:
-    return ChangeState.Request(transition=Transition(id=transition))
+        return succeeded
 
 
 def _yaml(value: Any) -> str:

@@ -7,19 +7,12 @@ import math
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from gps_denied_inference.autopilot.fix import Fix
 from gps_denied_inference.errors import ConfigurationError
+from gps_denied_inference.node import qos
 
 SOURCE_VISION = 2
-_QOS = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST,
-    depth=1,
-    reliability=ReliabilityPolicy.BEST_EFFORT,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
-"""As PX4's uXRCE-DDS client subscribes."""
 
 
 class Px4Topic:
@@ -44,7 +37,7 @@ class Px4Topic:
             ) from error
         self._node = node
         self._source_id = source_id
-        self._publisher = node.create_publisher(self._type, topic, _QOS)
+        self._publisher = node.create_publisher(self._type, topic, qos.PX4_POSITION)
 
     def publish(self, fix: Fix, sigma: float, undulation: float, exposed_us: int | None) -> None:
         """Publish one fix.

@@ -11,7 +11,6 @@ import time
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
 
 from gps_denied_inference.msg import InferenceStatus
 from gps_denied_inference.node import qos
@@ -164,7 +163,7 @@ class DiagnosticsPublisher:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        profile = qos.publisher(node, "/diagnostics", QoSProfile(depth=10))
+        profile = qos.publisher(node, "/diagnostics", qos.DIAGNOSTICS)
         self._publisher = node.create_publisher(DiagnosticArray, **profile)
         self._frames = FramesTask()
         self._active_since = float("nan")

@@ -51,6 +51,24 @@ DEBUG_IMAGE = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
 )
 
+DIAGNOSTICS = QoSProfile(depth=10)
+
+DEMO_FRAMES = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=4, reliability=ReliabilityPolicy.BEST_EFFORT
+)
+
+DEMO_ANSWERS = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=50, reliability=ReliabilityPolicy.RELIABLE
+)
+
+PX4_POSITION = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST,
+    depth=1,
+    reliability=ReliabilityPolicy.BEST_EFFORT,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+"""As PX4's uXRCE-DDS client subscribes."""
+
 
 def results(reliability: str) -> QoSProfile:
     """Return the profile of results for parameter ``result_reliability``."""

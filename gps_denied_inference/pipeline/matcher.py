@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -92,6 +93,18 @@ class Matches:
         index = np.zeros(0, np.int32)
         points = np.zeros((0, 2), np.float32)
         return cls(index, index, np.zeros(0, np.float32), points, points)
+
+
+class Matcher(Protocol):
+    """What finds pairs between two sets of features."""
+
+    def match(self, query: Features, reference: Features) -> Matches:
+        """Match ``query`` against ``reference``.
+
+        Raises:
+            InputMismatchError: their descriptors come from different networks.
+        """
+        ...
 
 
 class MutualNearestNeighbour:

@@ -23,7 +23,7 @@ from gps_denied_inference.pipeline import geometry as geo
 from gps_denied_inference.pipeline.acceptance import MIN_CONFIDENCE
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.geometry import GeometricModel
-from gps_denied_inference.pipeline.matcher import Matches
+from gps_denied_inference.pipeline.matcher import Matcher, Matches
 
 Image = npt.NDArray[np.uint8]
 
@@ -33,14 +33,6 @@ class ExtractorLike(Protocol):
 
     def extract(self, image: Image) -> Features:
         """Extract features; keypoints in px of ``image``."""
-        ...
-
-
-class MatcherLike(Protocol):
-    """What finds pairs between two sets of features."""
-
-    def match(self, query: Features, reference: Features) -> Matches:
-        """Match ``query`` against ``reference``."""
         ...
 
 
@@ -121,7 +113,7 @@ class RotationMatcher:
     """
 
     def __init__(
-        self, matcher: MatcherLike, model: str = "homography", threshold: float = 3.0,
+        self, matcher: Matcher, model: str = "homography", threshold: float = 3.0,
         enough: int = 30,
     ) -> None:  # fmt: skip
         self._matcher = matcher

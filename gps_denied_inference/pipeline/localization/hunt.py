@@ -26,7 +26,8 @@ from gps_denied_inference.pipeline.localization.plan import Assumption, Optics, 
 from gps_denied_inference.pipeline.localization.similarity import Bounds
 from gps_denied_inference.pipeline.localization.tiles import TileSource
 from gps_denied_inference.pipeline.localization.view import Image, Points, view_from_above
-from gps_denied_inference.pipeline.rotations import ExtractorLike, MatcherLike
+from gps_denied_inference.pipeline.matcher import Matcher
+from gps_denied_inference.pipeline.rotations import ExtractorLike
 
 ALIGNED_TURN = math.radians(4.0)
 ALIGNED_SCALE = 1.06
@@ -51,7 +52,7 @@ class Tools:
 
     source: TileSource
     extractor: ExtractorLike
-    matcher: MatcherLike
+    matcher: Matcher
     size: tuple[int, int]
     describe: sieve.Describe | None
 

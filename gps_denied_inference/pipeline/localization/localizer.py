@@ -14,7 +14,8 @@ from gps_denied_inference.pipeline.localization.prior import Prior
 from gps_denied_inference.pipeline.localization.solve import judge
 from gps_denied_inference.pipeline.localization.tiles import TileSource
 from gps_denied_inference.pipeline.localization.view import Image
-from gps_denied_inference.pipeline.rotations import ExtractorLike, MatcherLike
+from gps_denied_inference.pipeline.matcher import Matcher
+from gps_denied_inference.pipeline.rotations import ExtractorLike
 
 LEAST_FEATURES = 20
 """Keypoints of a frame below which nothing is matched."""
@@ -59,7 +60,7 @@ class FrameLocalizer:
         self,
         source: TileSource,
         extractor: ExtractorLike,
-        matcher: MatcherLike,
+        matcher: Matcher,
         size: tuple[int, int],
         describe: Describe | None = None,
         search: Search | None = None,

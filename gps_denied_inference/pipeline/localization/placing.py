@@ -20,7 +20,7 @@ from gps_denied_inference.pipeline.localization.similarity import (
 )
 from gps_denied_inference.pipeline.localization.tiles import Tile, ground_points
 from gps_denied_inference.pipeline.localization.view import Points, View
-from gps_denied_inference.pipeline.rotations import MatcherLike
+from gps_denied_inference.pipeline.matcher import Matcher
 
 THRESHOLD_PX = 4.0
 """px of the tile: greatest residual of an inlier. Relief and a camera that is not quite upright
@@ -140,7 +140,7 @@ class Place:
         return np.asarray(self.sight.features.keypoints[self.indices], np.float64)
 
 
-def pair(sight: Sight, tile: Tile, matcher: MatcherLike) -> Pairing:
+def pair(sight: Sight, tile: Tile, matcher: Matcher) -> Pairing:
     """Match a view with a tile and look for the similarity that most pairs agree with."""
     matches = matcher.match(sight.features, tile.features)
     ground = ground_points(tile, matches.reference_points)

@@ -16,7 +16,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from gps_denied_inference.errors import InvalidParameterError, UnknownNameError
 from gps_denied_inference.pipeline import geometry as geo
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.geometry import GeometricModel
-from gps_denied_inference.pipeline.matcher import Matches
+from gps_denied_inference.pipeline.matcher import Matcher, Matches
 from gps_denied_inference.pipeline.tracking.flow import View, see_motion
 from gps_denied_inference.pipeline.tracking.following import carry, follow
 from gps_denied_inference.pipeline.tracking.links import find_links
@@ -38,14 +38,6 @@ FOLLOWED_SHARE = 0.5
 
 MIN_FEATURES = 12
 """Frames with fewer features are ``blank``: no homography could be verified on them."""
-
-
-class Matcher(Protocol):
-    """What finds pairs between two sets of features."""
-
-    def match(self, query: Features, reference: Features) -> Matches:
-        """Match ``query`` against ``reference``."""
-        ...
 
 
 class IdSource:
