@@ -53,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wrong-beyond", type=float, default=25.0, metavar="M", help="a fix further off (25)"
     )
+    parser.add_argument(
+        "--map-sigma", type=float, default=0.0, metavar="M", help="error of the map (one pixel)"
+    )
     parser.add_argument("--matcher", default="lighterglue", help="of features (lighterglue)")
     for name in ("runtime", "device", "precision", "threads", "engine_cache_directory"):
         row = _ROWS[name]
@@ -105,7 +108,7 @@ def _evaluate(
     from gps_denied_inference.maps.prepare import engine_settings
     from gps_denied_inference.models import zoo
     from gps_denied_inference.networks import Networks
-    from gps_denied_inference.pipeline.localization.localizer import FrameLocalizer
+    from gps_denied_inference.pipeline.localization.localizer import FrameLocalizer, Search
 
     info = store.info
     values = {
@@ -120,7 +123,12 @@ def _evaluate(
         extractor = networks.extractor(info.max_keypoints)
         matcher = networks.matcher(args.matcher, info.max_keypoints)
         localizer = FrameLocalizer(
-            store, extractor, matcher, (info.tile_px, info.tile_px), describe
+            store,
+            extractor,
+            matcher,
+            (info.tile_px, info.tile_px),
+            describe,
+            Search(map_sigma=_not_negative(args.map_sigma)),
         )
         priors = PriorOptions(
             args.prior_sigma, _sigma(args.height_sigma, "--height-sigma"),
@@ -147,6 +155,12 @@ def _evaluate(
         "runtime": f"{readback.runtime} {readback.version}, {readback.device}",
     }
     return outcomes, about
+
+
+def _not_negative(sigma: float) -> float:
+    if not 0.0 <= sigma < 1e6:
+        raise ConfigurationError(f"--map-sigma {sigma}: give 0 or more")
+    return sigma
 
 
 def _sigma(text: str, option: str) -> float | None:

@@ -61,7 +61,8 @@ class FlightEstimate:
     """Where the flight is.
 
     Attributes:
-        state: "lost" (nothing to go by), "searching" (hypotheses, none believed) or "located".
+        state: "lost" (nothing to go by), "searching" (hypotheses that speak for themselves, none
+            believed yet) or "located".
         east, north: m, map ENU, where the optical axis meets the ground; NaN unless located.
         covariance: (2, 2) m^2; NaN unless located.
         heading: rad clockwise from north; NaN unless located.
@@ -180,7 +181,8 @@ class FlightFilter:
         """Where the flight is now."""
         best, nothing = self._best, float("nan")
         if not self._located or best is None:
-            state = "searching" if self._hypotheses else "lost"
+            hopeful = best is not None and best.log_odds >= self._rules.believed_gain
+            state = "searching" if hopeful else "lost"
             return FlightEstimate(
                 state, nothing, nothing, np.full((2, 2), nothing), nothing, nothing,
                 self._confidence() if best is not None else 0.0, len(self._hypotheses),

@@ -31,6 +31,8 @@ class Search:
         neighbours: further tiles around a place.
         second_looks: places at most that a frame is turned and scaled for.
         sure_inliers: agreeing keypoints from which on no second look is taken.
+        map_sigma: m, error of the map itself at one spot, for the covariance; 0 takes one pixel of
+            the tiles. Satellite pictures are off by metres where orthophotos are not.
         rules: of acceptance.
     """
 
@@ -39,6 +41,7 @@ class Search:
     neighbours: int = 3
     second_looks: int = 3
     sure_inliers: int = 40
+    map_sigma: float = 0.0
     rules: Rules = field(default_factory=Rules)
 
 
@@ -81,7 +84,7 @@ class FrameLocalizer:
             FrameError, InferenceError, DeviceOutOfMemoryError: from extractor and matcher.
         """
         search = self._search
-        todo = plan(prior, optics, self._tools.source.info)
+        todo = plan(prior, optics, self._tools.source.info, search.map_sigma)
         hunt = Hunt(self._tools, frame, optics, todo)
         if not hunt.look(todo.assumptions, search.voters, search.matched):
             return self._nothing(hunt, "no_candidates")

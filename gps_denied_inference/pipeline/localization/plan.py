@@ -28,6 +28,8 @@ UNKNOWN_HEIGHTS = (0.5, 0.7, 1.0)
 """Shares of a tile that the frame's longer side is tried at when the height is not known."""
 SCALE_SLACK = 0.05
 """Share of the scale that tilt and relief may take, besides the prior's sigma."""
+MAP_SIGMA_PX = 1.0
+"""px of the tile: what a good orthophoto is off at one spot."""
 MOST_SCALE = 1.8
 """Factor of scale beyond which the networks see nothing in common."""
 
@@ -95,14 +97,29 @@ class Plan:
     height_share: float
     gravity_sigma: float
     focal_sigma: float
+    map_sigma: float
 
     def known(self, height: float) -> Known:
         """Return the prior of the pose of a view that was made for ``height``."""
-        return Known(height, self.height_share, self.gravity, self.gravity_sigma, self.focal_sigma)
+        return Known(
+            height,
+            self.height_share,
+            self.gravity,
+            self.gravity_sigma,
+            self.focal_sigma,
+            self.map_sigma,
+        )
 
 
-def plan(prior: Prior, optics: Optics, info: MapInfo) -> Plan:
-    """Decide what is searched."""
+def plan(prior: Prior, optics: Optics, info: MapInfo, map_sigma: float = 0.0) -> Plan:
+    """Decide what is searched.
+
+    Args:
+        prior: what is known.
+        optics: the lens.
+        info: of the map.
+        map_sigma: m, error of the map itself; 0 takes one pixel of the tiles.
+    """
     camera, gravity = optics.camera, prior.gravity
     side = max(camera.width / camera.matrix[0, 0], camera.height / camera.matrix[1, 1])
     levels = info.levels
@@ -128,6 +145,7 @@ def plan(prior: Prior, optics: Optics, info: MapInfo) -> Plan:
         share,
         prior.down_sigma if prior.down_sigma is not None else UNKNOWN_TILT,
         optics.focal_sigma,
+        map_sigma or MAP_SIGMA_PX * levels[level],
     )
 
 

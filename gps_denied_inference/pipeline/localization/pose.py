@@ -28,8 +28,6 @@ LEAST_RMS_PX = 0.5
 """No keypoint is better than this."""
 SLOPE_SIGMA = 0.03
 """Of the ground's slope each way: what a flat map takes for a tilt of the camera."""
-MAP_SIGMA_PX = 1.0
-"""Error of the map itself at one spot, px of the tile."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +98,7 @@ class Known:
         height: m, and its sigma as a share.
         gravity: unit vector, and its sigma along each axis, rad.
         focal_sigma: of the assumed focal length, as a share; 0 < sigma.
+        map_sigma: m, error of the map itself at one spot.
     """
 
     height: float
@@ -107,6 +106,7 @@ class Known:
     gravity: Points
     gravity_sigma: float
     focal_sigma: float
+    map_sigma: float
 
     def residuals(self, pose: Pose) -> Points:
         """Return (6,) deviations in sigmas."""
@@ -218,7 +218,7 @@ def estimate(
         slope.reshape(-1, 2, 9)[close], deviations(pose).reshape(-1, 2)[close],
         _cells(rays[close]), prior_slope.T @ prior_slope,
     )  # fmt: skip
-    return Estimate(pose, covariance, rms, MAP_SIGMA_PX * gsd)
+    return Estimate(pose, covariance, rms, known.map_sigma)
 
 
 def _covariance(

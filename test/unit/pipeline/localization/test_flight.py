@@ -237,7 +237,7 @@ class TestFlightFilter:
                 for _ in range(4)
             ]  # fmt: skip
             carried.update(unsure(*sorted(spots, key=lambda f: -f.inliers)))
-            assert carried.estimate.state != "located"
+            assert carried.estimate.state == "lost"
 
     def test_the_next_search_is_narrowed_to_the_prediction(self):
         flight, carried = located()

@@ -38,7 +38,7 @@ def test_exact_pairs_give_the_exact_pose(heading, height, x, y, seed):
     truth = Pose(np.array([7.0, -3.0, height]), heading, gravity, 1.0)
     ground = scene(60, seed)
     start = Pose(np.array([9.0, 1.0, 150.0]), heading + 0.05, gravity, 1.0)
-    known = Known(HEIGHT, 0.5, gravity, 0.01, 0.001)
+    known = Known(HEIGHT, 0.5, gravity, 0.01, 0.001, GSD)
     found = estimate(truth.project(ground), ground, start, known, GSD, 30.0)
     assert found is not None
     assert abs(found.pose.axis - truth.axis) < 0.05
@@ -52,7 +52,7 @@ def test_a_covariance_is_symmetric_positive_and_never_zero(count, noise, seed):
     truth = Pose(np.array([0.0, 0.0, HEIGHT]), 0.4, NADIR, 1.0)
     ground = scene(count, seed)
     found = estimate(
-        seen(truth, ground, noise, seed), ground, truth, Known(HEIGHT, 0.1, NADIR, 0.05, 0.1),
+        seen(truth, ground, noise, seed), ground, truth, Known(HEIGHT, 0.1, NADIR, 0.05, 0.1, GSD),
         GSD, 3.0,
     )  # fmt: skip
     if found is None:
@@ -76,7 +76,7 @@ def test_the_truth_lies_inside_two_sigmas_as_often_as_it_should():
         mapped = ground + complex(*random.normal(0.0, GSD, 2))
         measured = leaning(*(gravity[:2] + random.normal(0.0, 0.02, 2)))
         start = Pose(truth.camera, truth.heading, measured, 1.0)
-        known = Known(HEIGHT, 0.1, measured, 0.02, 0.005)
+        known = Known(HEIGHT, 0.1, measured, 0.02, 0.005, GSD)
         found = estimate(rays, mapped, start, known, GSD, 4.0)
         assert found is not None
         off = found.pose.axis - truth.axis
@@ -91,7 +91,7 @@ def test_the_truth_lies_inside_two_sigmas_as_often_as_it_should():
 def test_relief_that_bends_half_the_frame_widens_the_covariance():
     truth = Pose(np.array([0.0, 0.0, HEIGHT]), 0.0, NADIR, 1.0)
     ground = scene(200, 1)
-    known = Known(HEIGHT, 0.1, NADIR, 0.01, 0.005)
+    known = Known(HEIGHT, 0.1, NADIR, 0.01, 0.005, GSD)
     rays = seen(truth, ground, 0.5, 1)
     flat = estimate(rays, ground, truth, known, GSD, 6.0)
     bent = estimate(rays, ground + np.where(ground.real > 0, 2.0, 0.0), truth, known, GSD, 6.0)
@@ -105,7 +105,7 @@ def test_relief_that_bends_half_the_frame_widens_the_covariance():
 def test_pairs_that_fit_no_pose_give_none():
     truth = Pose(np.array([0.0, 0.0, HEIGHT]), 0.0, NADIR, 1.0)
     ground = scene(30, 1)
-    known = Known(HEIGHT, 0.01, NADIR, 0.01, 0.005)
+    known = Known(HEIGHT, 0.01, NADIR, 0.01, 0.005, GSD)
     assert estimate(scene(30, 2).view(float).reshape(-1, 2), ground, truth, known, GSD, 2.0) is None
 
 
