@@ -109,7 +109,7 @@ class InferenceSession:
             self._reduced = networks.extractor(settings.thermal_reduced_keypoints)
         if settings.task != "extract":
             self._matcher = networks.matcher(settings.matcher, settings.max_keypoints)
-        if settings.task == "track":
+        if settings.keeps_tracks:
             assert self._matcher is not None
             self._tracker = Tracker(
                 matcher=self._matcher,

@@ -28,8 +28,8 @@ class Settings:
     task: str = setting(
         "extract",
         "What is published per frame: features alone, features with track ids and matches to the "
-        "previous key frame, or matches against a reference image.",
-        choices=("extract", "track", "match"),
+        "previous key frame, matches against a reference image, or tracks and positions on a map.",
+        choices=("extract", "track", "match", "localize"),
     )
     runtime: str = setting(
         "auto",
@@ -205,6 +205,55 @@ class Settings:
     per_frame_debug_log: bool = setting(
         False, "Log one DEBUG line with the latencies of every frame.", dynamic=True
     )
+    map_file: str = setting(
+        "", "Task 'localize': the map, made by 'gdi map prepare' with this model and color."
+    )
+    fix_rate: float = setting(
+        2.0,
+        "Frames looked for on the map at most; features and tracks do not wait for them.",
+        unit="Hz",
+        minimum=0.01,
+        maximum=100.0,
+    )
+    localization_matcher: str = setting(
+        "lighterglue", "Matcher between frame and map, a name from 'gdi models list'."
+    )
+    localization_threads: int = setting(
+        1,
+        "CPU threads of the search on the map, 0 = the runtime's default.",
+        minimum=0,
+        maximum=256,
+    )
+    prior_timeout: float = setting(
+        1.0,
+        "A prior (position, height, attitude) farther than this from the frame's stamp is not "
+        "used.",
+        unit="s",
+        minimum=0.01,
+        maximum=60.0,
+    )
+    height_sigma: float = setting(
+        0.1,
+        "Standard deviation of 'prior/height', as a share of the height.",
+        minimum=0.001,
+        maximum=1.0,
+    )
+    camera_mount_roll: float = setting(
+        0.0,
+        "Camera on the body, about its forward axis; all three 0: it looks straight down, the "
+        "image's top ahead.",
+        unit="rad",
+        minimum=-3.2,
+        maximum=3.2,
+    )
+    camera_mount_pitch: float = setting(
+        0.0, "About the body's left axis.", unit="rad", minimum=-3.2, maximum=3.2
+    )
+    camera_mount_yaw: float = setting(
+        0.0, "About the body's up axis.", unit="rad", minimum=-3.2, maximum=3.2
+    )
+    map_frame: str = setting("map", "frame_id of ~/pose and ~/odometry: east, north, up.")
+    base_frame: str = setting("base_link", "child_frame_id of ~/odometry.")
     thermal_source: str = setting(
         "auto",
         "Where temperatures come from. 'auto' takes the first that answers (jtop, nvml, sysfs).",
@@ -284,6 +333,11 @@ class Settings:
         settings.validate()
         return settings
 
+    @property
+    def keeps_tracks(self) -> bool:
+        """True for the tasks that follow features from frame to frame."""
+        return self.task in ("track", "localize")
+
     def validate(self) -> None:
         """Check what no single row can: settings that depend on each other.
 
@@ -311,7 +365,7 @@ class Settings:
             raise InvalidParameterError(
                 "reference_angles", self.reference_angles, "1 while geometry is 'none'"
             )
-        if self.task == "track" and self.detection_interval > 1:
+        if self.keeps_tracks and self.detection_interval > 1:
             most = 1 if self.geometry == "none" else self.max_followed_frames + 1
             if self.detection_interval > most:
                 raise InvalidParameterError(
@@ -320,6 +374,12 @@ class Settings:
                     "1 while geometry is 'none', else at most max_followed_frames + 1 = "
                     f"{self.max_followed_frames + 1}",
                 )
+        if self.task == "localize" and not self.map_file:
+            raise InvalidParameterError("map_file", "", "a map while task is 'localize'")
+        if self.task == "localize" and self.geometry == "none":
+            raise InvalidParameterError(
+                "geometry", self.geometry, "'homography' or 'fundamental' while task is 'localize'"
+            )
         if self.thermal_reduced_keypoints >= self.max_keypoints:
             raise InvalidParameterError(
                 "thermal_reduced_keypoints",

@@ -29,8 +29,9 @@ them (`python3 tools/messages_page.py > docs/messages.md`). Units are SI, temper
 Celsius; NaN means "not measured" or "not known", never zero. A new field comes last in its message.
 
 `~/feature_cloud` is a `sensor_msgs/PointCloud` and `~/debug_image` a `sensor_msgs/Image`;
-`/diagnostics` is a `diagnostic_msgs/DiagnosticArray`. The node publishes no position and no fix:
-matching against a georeferenced map is not built yet.
+`/diagnostics` is a `diagnostic_msgs/DiagnosticArray`. Positions are published as
+`sensor_msgs/NavSatFix`, `geometry_msgs/PoseWithCovarianceStamped` and `nav_msgs/Odometry`
+([localization](localization.md)).
 
 `ros2 interface show gps_denied_inference/msg/FeatureArray` prints the same on a ROS machine.
 """

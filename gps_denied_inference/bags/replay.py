@@ -181,10 +181,8 @@ class _Replay:
         matches = self._make.match_array(
             result,
             header,
-            result.reference_tag if self._settings.task == "track" else self._no_header(),
-            "keyframe"
-            if self._settings.task == "track"
-            else Path(self._settings.reference_file).name,
+            result.reference_tag if self._settings.keeps_tracks else self._no_header(),
+            "keyframe" if self._settings.keeps_tracks else Path(self._settings.reference_file).name,
             self._settings.matcher,
         )
         self._put(self._matches, matches, MATCH_ARRAY, recorded_ns)

@@ -32,6 +32,7 @@ from gps_denied_inference.msg import InferenceStatus
 from gps_denied_inference.node.diagnostics import DiagnosticsPublisher
 from gps_denied_inference.node.frame_worker import FrameWorker
 from gps_denied_inference.node.inputs import FrameInputs
+from gps_denied_inference.node.localization import Localization
 from gps_denied_inference.node.outputs import ResultPublishers
 from gps_denied_inference.node.parameters import NodeParameters
 from gps_denied_inference.node.status import StatusPublisher
@@ -86,6 +87,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
         self._thermal: ThermalStatePublisher | None = None
         self._inputs: FrameInputs | None = None
         self._outputs: ResultPublishers | None = None
+        self._localization: Localization | None = None
         self._unused_reference: Any = None
         self._accounting = FrameAccounting()
         self._status = StatusPublisher(self)
@@ -161,6 +163,8 @@ class InferenceNode(LifecycleNodeMixin, Node):
         self._session = session
         self._outputs = ResultPublishers(self, settings)
         self._inputs = FrameInputs(self, settings)
+        if settings.task == "localize":
+            self._localization = Localization(self, settings, self._report_progress)
         readback = session.readback
         for name, reason in session.selection.passed_over if session.selection else ():
             self.get_logger().info(f"runtime {name} passed over: {reason}")
@@ -210,6 +214,8 @@ class InferenceNode(LifecycleNodeMixin, Node):
             self._obey(action)
             if self._unused_reference is not None:
                 worker.offer_reference(self._unused_reference)
+            if self._localization is not None:
+                self._localization.start()
             worker.start()
             self._inputs.subscribe(worker)
             self._watch.begin()
@@ -283,11 +289,16 @@ class InferenceNode(LifecycleNodeMixin, Node):
         worker, self._worker = self._worker, None
         if worker is not None:
             self._unused_reference = worker.stop()
+        if self._localization is not None:
+            self._localization.stop()
 
     def _release(self) -> None:
         """Give back whatever is held, in the reverse order of taking it."""
         self._stop_frames()
         self._unused_reference = None
+        localization, self._localization = self._localization, None
+        if localization is not None:
+            localization.destroy()
         session, self._session = self._session, None
         if session is not None:
             self._engine_thread.call(session.close)
@@ -309,6 +320,8 @@ class InferenceNode(LifecycleNodeMixin, Node):
         outputs, inputs = self._outputs, self._inputs
         if outputs is not None and inputs is not None:
             outputs.publish(image, result, header, inputs.camera_model, inputs.calibration_missing)
+            if self._localization is not None:
+                self._localization.frame(image, result, header, inputs.camera_model)
 
     def thermal_state(self) -> ThermalState:
         """Return the newest thermal state; level UNKNOWN while nothing is read."""

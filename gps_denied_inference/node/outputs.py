@@ -37,7 +37,7 @@ class ResultPublishers:
         if settings.task != "extract":
             self._matches = create(MatchArray, **qos.publisher(node, "~/matches", profile))
             self._publishers.append(self._matches)
-        if settings.task == "track":
+        if settings.keeps_tracks:
             self._cloud = FeatureCloudPublisher(node, settings, profile)
 
     def publish(
@@ -70,7 +70,7 @@ class ResultPublishers:
         return cloud.refused if cloud is not None and cloud.is_wanted else ""
 
     def _reference_name(self, result: FrameResult) -> str:
-        if self._settings.task == "track":
+        if self._settings.keeps_tracks:
             return "keyframe"
         if isinstance(result.reference_tag, Header):
             return "topic"

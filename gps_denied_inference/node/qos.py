@@ -47,6 +47,11 @@ STATE = QoSProfile(
 )
 """Latched: a late subscriber gets the newest state at once."""
 
+PRIOR = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=50, reliability=ReliabilityPolicy.BEST_EFFORT
+)
+"""Positions, heights and attitudes of other nodes, some of them fast."""
+
 DEBUG_IMAGE = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
 )

@@ -268,9 +268,9 @@ class FlightFilter:
         return best.log_odds > 0.0 and self._lead(best) >= 0.0
 
     def _must_reset(self, before: Hypothesis) -> bool:
-        """Tell whether the best hypothesis is another one than before this frame."""
+        """Tell whether the best hypothesis is another one than before this frame, elsewhere."""
         best = self._best
-        return best is not None and best.origin != before.origin
+        return best is not None and best.origin != before.origin and not best.is_near(before)
 
     def _confidence(self) -> float:
         """Return the share of the best hypothesis among all, and "none of them"."""

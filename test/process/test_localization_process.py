@@ -1,0 +1,242 @@
+"""Task localize as a process: frames and priors in over DDS, positions out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+pytest.importorskip("rasterio", reason="rasterio is not installed")
+
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from nav_msgs.msg import Odometry
+from node_process import Driver, NodeProcess, driven, image_message
+from sensor_msgs.msg import CameraInfo, NavSatFix, Range
+from simulated_map import KEYPOINTS, ORIGIN, scene_map, truth
+from std_msgs.msg import Float64
+
+from gps_denied_inference.demo.scene import GROUND_SAMPLE
+from gps_denied_inference.demo.simulation import SimulatedFlight
+from gps_denied_inference.maps.frame import LocalFrame
+from gps_denied_inference.maps.store import MapStore
+from gps_denied_inference.msg import LocalizationStatus
+
+WIDTH, HEIGHT = 640, 480
+PARAMETERS = {
+    "task": "localize", "device": "cpu", "max_keypoints": 300, "warmup_iterations": 1,
+    "fix_rate": 20.0, "status_rate": 10.0, "thermal_policy": False,
+}  # fmt: skip
+
+
+@dataclasses.dataclass
+class Heard:
+    """What the node said, and the flight that it was shown."""
+
+    driver: Driver
+    flight: SimulatedFlight
+    fixes: list[NavSatFix]
+    poses: list[PoseWithCovarianceStamped]
+    odometry: list[Odometry]
+    status: list[LocalizationStatus]
+    index: int = 0
+    ahead: float = 0.0
+    """s that the camera's clock is ahead of this one."""
+
+    def publish(self, height: bool = True, image: np.ndarray | None = None) -> int:
+        """Publish the next frame and what goes with it; return its stamp."""
+        index, self.index = self.index, self.index + 1
+        stamp = time.time_ns() + round(self.ahead * 1e9)
+        if image is None:
+            image = cv2.cvtColor(self.flight.render(index), cv2.COLOR_RGB2GRAY)
+        info = CameraInfo(width=WIDTH, height=HEIGHT, distortion_model="plumb_bob")
+        focal = 0.95 * WIDTH
+        info.k = [focal, 0.0, (WIDTH - 1) / 2, 0.0, focal, (HEIGHT - 1) / 2, 0.0, 0.0, 1.0]
+        self.info.publish(info)
+        above = 1.04 * self.flight.pose(index).height
+        if height and not self.ahead:
+            self.height.publish(Float64(data=above))
+        elif height:
+            message = Range(range=above, min_range=0.0, max_range=1e5)
+            message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
+            self.range.publish(message)
+        self.driver.camera.publish(image_message(image, stamp))
+        self.stamps[stamp] = index
+        return stamp
+
+    def __post_init__(self) -> None:
+        node = self.driver.node
+        self.stamps: dict[int, int] = {}
+        self.info = node.create_publisher(CameraInfo, "camera_info", 10)
+        self.height = node.create_publisher(Float64, "prior/height", 10)
+        self.range = node.create_publisher(Range, "prior/range", 10)
+        self.prior = node.create_publisher(NavSatFix, "prior/fix", 10)
+
+    def step(self, **options: Any) -> LocalizationStatus:
+        """Publish a frame and wait until it was searched; return what was said of it."""
+        stamp = self.publish(**options)
+        self.driver.wait_until(
+            lambda: any(ns(s.header) == stamp for s in self.status), f"frame {self.index - 1}", 30.0
+        )
+        return next(s for s in self.status if ns(s.header) == stamp)
+
+    def errors(self) -> list[float]:
+        """Return how far each fix lies from the truth, m."""
+        frame = LocalFrame(*ORIGIN)
+        return [
+            abs(complex(*frame.to_enu(f.latitude, f.longitude))
+                - truth(self.flight, self.stamps[ns(f.header)]))
+            for f in self.fixes
+        ]  # fmt: skip
+
+
+def ns(header: Any) -> int:
+    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
+
+
+@contextmanager
+def localizing(folder: Path, **parameters: Any) -> Iterator[tuple[NodeProcess, Heard]]:
+    values = {**PARAMETERS, "map_file": str(scene_map()), **parameters}
+    with driven(folder, parameters=values) as (process, driver):
+        heard = Heard(driver, SimulatedFlight(frames=240), [], [], [], [])
+        for kind, topic, kept in (
+            (NavSatFix, "fix", heard.fixes),
+            (PoseWithCovarianceStamped, "pose", heard.poses),
+            (Odometry, "odometry", heard.odometry),
+            (LocalizationStatus, "localization_status", heard.status),
+        ):
+            driver.node.create_subscription(kind, f"{process.full_name}/{topic}", kept.append, 100)
+        yield process, heard
+
+
+def test_a_flight_is_found_and_followed_without_any_position_prior(tmp_path: Path) -> None:
+    with localizing(tmp_path) as (process, heard):
+        driver = heard.driver
+        assert driver.configure(300.0), process.output
+        assert driver.activate()
+        states = [heard.step().state for _ in range(15)]
+        assert LocalizationStatus.STATE_LOCALIZED in states[:5]
+        located = states.index(LocalizationStatus.STATE_LOCALIZED)
+        assert set(states[located:]) == {LocalizationStatus.STATE_LOCALIZED}
+        driver.wait_until(lambda: len(heard.fixes) >= 10, "ten fixes")
+        driver.wait_until(lambda: len(heard.odometry) >= 10, "odometry")
+        # The camera hangs up to 4 degrees off the vertical, which the node is not told.
+        off = heard.errors()
+        assert max(off) < 5_500.0 * math.tan(math.radians(5.0))
+        inside = 0
+        for fix, error in zip(heard.fixes, off, strict=True):
+            covariance = np.array(fix.position_covariance).reshape(3, 3)
+            assert np.isfinite(covariance).all()
+            assert (np.linalg.eigvalsh(covariance) > 0.0).all()
+            inside += error < 3.0 * math.sqrt(np.linalg.eigvalsh(covariance[:2, :2])[-1])
+        assert inside == len(off)
+        assert all(ns(fix.header) in heard.stamps for fix in heard.fixes)
+        assert all(fix.header.frame_id == "camera" for fix in heard.fixes)
+        info = MapStore(scene_map()).info
+        for pose, fix in zip(heard.poses, heard.fixes, strict=False):
+            assert pose.header.frame_id == "map"
+            east, north = info.to_enu(fix.latitude, fix.longitude)
+            assert pose.pose.pose.position.x == pytest.approx(east, abs=0.01)
+            assert pose.pose.pose.position.y == pytest.approx(north, abs=0.01)
+            index = heard.stamps[ns(pose.header)]
+            assert pose.pose.pose.position.z == pytest.approx(
+                heard.flight.pose(index).height, rel=0.1
+            )
+            turn = pose.pose.pose.orientation
+            yaw = 2.0 * math.atan2(turn.z, turn.w)
+            heading = heard.flight.pose(index).heading
+            assert math.cos(0.5 * math.pi - heading - yaw) > math.cos(math.radians(4.0))
+        assert all(o.child_frame_id == "base_link" for o in heard.odometry)
+        last = heard.status[-1]
+        assert last.fix_accepted
+        assert last.inliers > 20
+        assert 0 < last.confidence <= 1
+        assert last.map_sha256 == MapStore(scene_map()).sha256
+        assert last.reset_counter == 0
+        assert 0.0 < last.processing_time < 30.0
+        assert driver.deactivate()
+        assert driver.cleanup()
+        assert driver.shutdown()
+        assert process.wait_for_exit(10) == 0, process.output
+        assert "Traceback" not in process.output
+
+
+def test_priors_that_are_wrong_missing_late_or_stop_do_not_mislead(tmp_path: Path) -> None:
+    with localizing(tmp_path) as (process, heard):
+        driver = heard.driver
+        assert driver.configure(300.0), process.output
+        assert driver.activate()
+        frame, north = LocalFrame(*ORIGIN), 15_000.0  # 10 km beside the truth, said to be sure
+
+        def mislead(**changes: Any) -> None:
+            place = truth(heard.flight, heard.index)
+            latitude, longitude = frame.to_geodetic(place.real, place.imag + north)
+            message = NavSatFix(latitude=latitude, longitude=longitude)
+            message.header.stamp.sec, message.header.stamp.nanosec = divmod(time.time_ns(), 10**9)
+            message.position_covariance = [1e4, 0.0, 0.0, 0.0, 1e4, 0.0, 0.0, 0.0, 1.0]
+            message.position_covariance_type = NavSatFix.COVARIANCE_TYPE_KNOWN
+            for name, value in changes.items():
+                setattr(message, name, value)
+            heard.prior.publish(message)
+
+        for _ in range(4):  # a lying prior hides the right tiles: no fix, and never a wrong one
+            mislead()
+            assert heard.step().state == LocalizationStatus.STATE_SEARCHING
+        assert heard.fixes == []
+        mislead(latitude=math.nan)
+        mislead(position_covariance=[0.0] * 9)
+        mislead(position_covariance_type=NavSatFix.COVARIANCE_TYPE_UNKNOWN)
+        time.sleep(1.2)  # longer than prior_timeout: what was said before is too old
+        states = [heard.step().state for _ in range(8)]
+        assert states[-1] == LocalizationStatus.STATE_LOCALIZED, heard.status[-1]
+        assert "a prior is left out" in process.output
+        # The height stops, then the ground: the flight is lost, and found again.
+        assert heard.step(height=False).state == LocalizationStatus.STATE_LOCALIZED
+        rng = np.random.default_rng(0)
+        grey = [np.clip(128 + 3 * rng.normal(size=(HEIGHT, WIDTH)), 0, 255).astype(np.uint8)
+                for _ in range(40)]  # fmt: skip
+        state, count = LocalizationStatus.STATE_LOCALIZED, len(heard.fixes)
+        for image in grey:
+            heard.index -= 1
+            heard.ahead += 30.0  # what is not seen to move may have flown far
+            state = heard.step(image=image).state
+            if state != LocalizationStatus.STATE_LOCALIZED:
+                break
+        assert state == LocalizationStatus.STATE_LOST
+        assert len(heard.fixes) == count
+        states = [heard.step().state for _ in range(10)]
+        assert states[-1] == LocalizationStatus.STATE_LOCALIZED
+        assert heard.status[-1].reset_counter >= 1
+        assert max(heard.errors()) < 20 * GROUND_SAMPLE
+        assert driver.shutdown()
+        assert process.wait_for_exit(10) == 0, process.output
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"map_file": ""}, ("map_file",)),
+        ({"map_file": "/no/such.map"}, ("no map at /no/such.map", "gdi map prepare")),
+        ({"color": "rgb"}, ("made with model 'xfeat' and color 'mono'",)),
+        ({"model": "aliked-t16"}, ("made with model 'xfeat'",)),
+    ],
+)
+def test_a_map_that_does_not_fit_is_refused_in_one_line(
+    tmp_path: Path, parameters: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    values = {**PARAMETERS, "map_file": str(scene_map()), **parameters}
+    with driven(tmp_path, parameters=values) as (process, driver):
+        assert not driver.configure(120.0)
+        detail = driver.latest_status().detail
+        assert detail.startswith("configure failed: ")
+        assert all(word in detail for word in words), detail
+        assert "Traceback" not in process.output
+        assert KEYPOINTS  # the map's own K runs, whatever max_keypoints says
