@@ -23,7 +23,6 @@ from std_msgs.msg import Header
 from gps_denied_inference.errors import GpsDeniedInferenceError
 from gps_denied_inference.locator import Locator, optics_of, width_of
 from gps_denied_inference.node import localization_messages as messages
-from gps_denied_inference.node.engine_thread import EngineThread
 from gps_denied_inference.node.frame_worker import RateLimiter
 from gps_denied_inference.node.localization_messages import LocalizationPublishers, Placed
 from gps_denied_inference.node.priors import Priors
@@ -37,6 +36,7 @@ from gps_denied_inference.pipeline.localization.plan import UNKNOWN_TILT
 from gps_denied_inference.pipeline.localization.prior import Prior
 from gps_denied_inference.pipeline.slot import NewestSlot
 from gps_denied_inference.runtimes.contract import Progress
+from gps_denied_inference.runtimes.serial_thread import SerialThread
 from gps_denied_inference.session import FrameResult
 from gps_denied_inference.settings import Settings
 
@@ -72,7 +72,7 @@ class Localization:
         self._node = node
         self._settings = settings
         self._logger = node.get_logger()
-        self._thread = EngineThread()
+        self._thread = SerialThread("localization")
         self._publishers: LocalizationPublishers | None = None
         self._priors: Priors | None = None
         self._locator: Locator | None = None

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from gps_denied_inference.pipeline.localization.fix import Attempt
 from gps_denied_inference.pipeline.localization.flight import FlightEstimate, FlightFilter
+from gps_denied_inference.pipeline.localization.flight_localizer import ELSEWHERE, SILENT
 from gps_denied_inference.pipeline.localization.motion import Motion
 from gps_denied_inference.pipeline.localization.prior import Prior
 
@@ -108,6 +109,9 @@ class Course:
             while self._pending and self._pending[0].stamp_ns <= stamp_ns:
                 step = self._pending.popleft()
                 self._filter.move(step.motion, step.seconds)
+            silent = self._filter.estimate.silent
+            if silent >= SILENT and silent % ELSEWHERE == 0:
+                return base
             return self._filter.prior(base) or base
 
     def found(self, attempt: Attempt) -> FlightEstimate:
