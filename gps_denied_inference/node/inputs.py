@@ -169,12 +169,16 @@ class FrameInputs:
             message.width,
             message.height,
         )
+        roi = message.roi
+        binning = (message.binning_x, message.binning_y)
+        cut = (roi.x_offset, roi.y_offset, roi.width, roi.height)
         # As text, since NaN is never equal to itself.
-        if repr(calibration) == self._calibration:
+        text = repr((calibration, binning, cut))
+        if text == self._calibration:
             return  # drivers repeat it with every frame
-        self._calibration = repr(calibration)
+        self._calibration = text
         try:
-            self.camera_model = CameraModel.from_info(*calibration)
+            self.camera_model = CameraModel.from_info(*calibration, binning=binning, roi=cut)
             self.calibration_refused = ""
         except GpsDeniedInferenceError as error:
             self.camera_model, self.calibration_refused = None, str(error)

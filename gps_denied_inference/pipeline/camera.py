@@ -17,12 +17,31 @@ from gps_denied_inference.errors import InvalidParameterError, UnknownNameError
 
 Points = npt.NDArray[np.float64]
 
+_OPENCV_COUNTS = (0, 4, 5, 8, 12, 14)
+"""Numbers of coefficients of OpenCV's one polynomial model; those left out are 0."""
+
 DISTORTION_MODELS: dict[str, tuple[int, ...]] = {
-    "plumb_bob": (0, 4, 5),
-    "rational_polynomial": (8,),
+    "plumb_bob": _OPENCV_COUNTS,
+    "rational_polynomial": _OPENCV_COUNTS,
     "equidistant": (4,),
 }
 """Name in ``camera_info`` -> the numbers of coefficients it may have (0 = none: ideal lens)."""
+
+OTHER_NAMES = {
+    "plumbbob": "plumb_bob",
+    "radtan": "plumb_bob",
+    "radial_tangential": "plumb_bob",
+    "brown_conrady": "plumb_bob",
+    "rational": "rational_polynomial",
+    "fisheye": "equidistant",
+    "equi": "equidistant",
+    "kannala_brandt": "equidistant",
+    "kannala_brandt4": "equidistant",
+}
+"""What OpenCV, Kalibr and drivers call a model -> its name in :data:`DISTORTION_MODELS`.
+
+Upper case, spaces and hyphens make no difference.
+"""
 
 _NEWTON_STEPS = 6
 _TOLERANCE = 1e-4  # px, no more steps are taken below
@@ -35,9 +54,9 @@ class CameraModel:
 
     Attributes:
         distortion_model: a name of :data:`DISTORTION_MODELS`.
-        matrix: (3, 3) float64, px: K.
+        matrix: (3, 3) float64, px: K of the image as received, cut and binned.
         distortion: (n,) float64, in the order of ``camera_info``.
-        width, height: px of the calibrated image.
+        width, height: px of the image as received.
     """
 
     distortion_model: str
@@ -54,37 +73,32 @@ class CameraModel:
         d: Sequence[float] | npt.NDArray[np.floating],
         width: int,
         height: int,
+        *,
+        binning: tuple[int, int] = (1, 1),
+        roi: tuple[int, int, int, int] = (0, 0, 0, 0),
     ) -> CameraModel:
-        """Build from the fields of ``sensor_msgs/CameraInfo``.
+        """Build from the fields of ``sensor_msgs/CameraInfo``, read as ``image_geometry`` does.
 
         Args:
-            distortion_model: ``"plumb_bob"``, ``"rational_polynomial"`` or ``"equidistant"``; an
-                empty name with no coefficients is an ideal lens.
-            k: 9 values, row-major, px.
-            d: the model's coefficients.
-            width, height: px of the calibrated image.
+            distortion_model: a name of :data:`DISTORTION_MODELS` or :data:`OTHER_NAMES`; an empty
+                name with no coefficients but zeros is an ideal lens.
+            k: 9 values, row-major, px of the full sensor.
+            d: the model's coefficients; zeros behind them are left out.
+            width, height: px of the full sensor.
+            binning: sensor px to one of the image, along x and y; 0 = 1.
+            roi: x offset, y offset, width, height, px of the full sensor: the part that is in the
+                image, cut before it is binned. All zero = the full sensor.
 
         Raises:
             UnknownNameError: no such distortion model.
             InvalidParameterError: a value that no calibrated camera has, such as the all-zero K
                 that drivers send when they are not calibrated.
         """
-        distortion = np.asarray(d, np.float64).ravel()
-        if not distortion_model and not distortion.any():
-            distortion_model, distortion = "plumb_bob", np.zeros(0)
-        if distortion_model not in DISTORTION_MODELS:
-            raise UnknownNameError("distortion model", distortion_model, DISTORTION_MODELS)
-        counts = DISTORTION_MODELS[distortion_model]
-        if len(distortion) not in counts:
-            raise InvalidParameterError(
-                "d",
-                distortion.tolist(),
-                f"of length {' or '.join(map(str, counts))} for '{distortion_model}'",
-            )
+        model, distortion = _lens(distortion_model, np.asarray(d, np.float64).ravel())
         flat = np.asarray(k, np.float64).ravel()
         if flat.size != 9:
             raise InvalidParameterError("k", flat.tolist(), "9 values, row-major")
-        matrix = flat.reshape(3, 3)
+        matrix = flat.reshape(3, 3).copy()
         if not (np.isfinite(matrix).all() and np.isfinite(distortion).all()):
             raise InvalidParameterError("k, d", (k, d), "finite")
         if matrix[0, 0] <= 0.0 or matrix[1, 1] <= 0.0 or matrix[2].tolist() != [0.0, 0.0, 1.0]:
@@ -93,13 +107,25 @@ class CameraModel:
             )
         if width <= 0 or height <= 0:
             raise InvalidParameterError("width, height", (width, height), "positive")
-        return cls(distortion_model, matrix, distortion, int(width), int(height))
+        left, top, wide, high = roi if any(roi) else (0, 0, width, height)
+        if min(left, top) < 0 or min(wide, high) <= 0 or left + wide > width or top + high > height:
+            raise InvalidParameterError(
+                "roi", roi, f"inside the {width} x {height} px of the sensor"
+            )
+        across, down = (max(1, int(step)) for step in binning)
+        if across > wide or down > high:
+            raise InvalidParameterError(
+                "binning", binning, f"at most the {wide} x {high} px of roi"
+            )
+        matrix[:2, 2] -= left, top
+        matrix[:2] /= np.array([[across], [down]])
+        return cls(model, matrix, distortion, int(wide) // across, int(high) // down)
 
     def undistort(self, points: npt.NDArray[np.floating]) -> Points:
         """Map pixels to the normalised image plane z = 1.
 
         Args:
-            points: (N, 2), px of the calibrated image, (0, 0) at the top-left pixel's centre.
+            points: (N, 2), px of the image as received, (0, 0) at the top-left pixel's centre.
 
         Returns:
             (N, 2) float64; NaN where the lens model has no answer, such as pixels beyond the edge
@@ -149,3 +175,27 @@ class CameraModel:
                 space, np.zeros(3), np.zeros(3), self.matrix, self.distortion
             )
         return np.asarray(pixels, np.float64).reshape(-1, 2)
+
+
+def _lens(name: str, distortion: Points) -> tuple[str, Points]:
+    """Return the model's own name, and its coefficients without the zeros behind them.
+
+    Raises:
+        UnknownNameError: no such distortion model.
+        InvalidParameterError: the model has no such number of coefficients.
+    """
+    if not name and not distortion.any():
+        return "plumb_bob", np.zeros(0)
+    plain = "_".join(name.lower().replace("-", " ").split())
+    model = OTHER_NAMES.get(plain, plain)
+    if model not in DISTORTION_MODELS:
+        raise UnknownNameError("distortion model", name, [*DISTORTION_MODELS, *OTHER_NAMES])
+    counts = DISTORTION_MODELS[model]
+    used = int(np.flatnonzero(distortion)[-1]) + 1 if distortion.any() else 0
+    fitting = [count for count in counts if used <= count <= len(distortion)]
+    if not fitting:
+        lengths = " or ".join(", ".join(map(str, counts)).rsplit(", ", 1))
+        raise InvalidParameterError(
+            "d", distortion.tolist(), f"of length {lengths} for '{name}', or zeros behind that"
+        )
+    return model, distortion[: fitting[0]].copy()

@@ -135,3 +135,27 @@ def test_camera_info_is_received_and_refused_once(tmp_path: Path, kind: str) -> 
         fly_until(driver, clouds, "cloud after the good calibration came back")
         assert process.output.count("camera_info refused") == 1
         assert driver.state() == ACTIVE
+
+
+def test_a_cut_and_binned_image_has_its_calibration(tmp_path: Path) -> None:
+    """camera_info describes the full sensor; the image is a binned part of it."""
+    with driven(tmp_path, parameters={**CHEAP, "task": "track"}) as (process, driver):
+        clouds: list[PointCloud] = []
+        name = f"{driver.target.full_name}/feature_cloud"
+        driver.node.create_subscription(PointCloud, name, clouds.append, 10)
+        publisher = driver.node.create_publisher(CameraInfo, "camera_info", LATCHED)
+        info = CameraInfo(width=1400, height=1000, distortion_model="plumb_bob")
+        info.k = [600.0, 0.0, 519.0, 0.0, 600.0, 439.0, 0.0, 0.0, 1.0]
+        info.d = [0.0] * 14
+        info.binning_x = info.binning_y = 2
+        info.roi.x_offset, info.roi.y_offset = 200, 200
+        info.roi.width, info.roi.height = 640, 480
+        publisher.publish(info)
+        assert driver.configure(), process.output
+        assert driver.activate(), process.output
+        fly_until(driver, clouds, "cloud with the calibration")
+        cloud = clouds[0]
+        assert len(cloud.points) > 0
+        u, v = (np.array(channel.values) for channel in cloud.channels[1:3])
+        np.testing.assert_allclose([p.x for p in cloud.points], (u - 159.5) / 300.0, atol=1e-5)
+        np.testing.assert_allclose([p.y for p in cloud.points], (v - 119.5) / 300.0, atol=1e-5)

@@ -19,6 +19,17 @@ LENSES = {
     "plumb_bob_4": ("plumb_bob", [-0.2834, 0.07396, 0.00019, 1.76e-05]),
     "rational": ("rational_polynomial", [0.5, 0.1, 1e-4, -2e-4, 0.01, 0.85, 0.2, 0.03]),
     "equidistant": ("equidistant", [-0.013, 0.0202, -0.0126, 0.0027]),
+    "rational_5": ("rational_polynomial", [-0.2834, 0.07396, 0.00019, 1.76e-05, 0.0]),
+    "thin_prism": (
+        "rational_polynomial",
+        [0.5, 0.1, 1e-4, -2e-4, 0.01, 0.85, 0.2, 0.03, 1e-3, -2e-4, 5e-4, 1e-4],
+    ),
+    "tilted": (
+        "rational_polynomial",
+        [0.5, 0.1, 1e-4, -2e-4, 0.01, 0.85, 0.2, 0.03, 1e-3, -2e-4, 5e-4, 1e-4, 0.02, -0.01],
+    ),
+    "plumb_bob_8": ("plumb_bob", [0.5, 0.1, 1e-4, -2e-4, 0.01, 0.85, 0.2, 0.03]),
+    "fisheye": ("fisheye", [-0.013, 0.0202, -0.0126, 0.0027]),
 }
 
 
@@ -37,17 +48,94 @@ def test_every_pixel_comes_back(name, pixels):
     np.testing.assert_allclose(lens.project(normal), pixels, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["plumb_bob", "rational"])
+RAYS = np.random.default_rng(0).uniform(-0.5, 0.5, (50, 2))
+
+
+def by_opencv(d):
+    """Pixels of RAYS through the coefficients, by cv2.projectPoints."""
+    space = np.column_stack([RAYS, np.ones(len(RAYS))])
+    k = np.array(K).reshape(3, 3)
+    return cv2.projectPoints(space, np.zeros(3), np.zeros(3), k, np.array(d))[0][:, 0]
+
+
+def by_opencv_fisheye(d):
+    """Pixels of RAYS through the coefficients, by cv2.fisheye."""
+    k = np.array(K).reshape(3, 3)
+    return cv2.fisheye.distortPoints(RAYS[:, None], k, np.array(d))[:, 0]
+
+
+@pytest.mark.parametrize(
+    "name", ["plumb_bob", "rational", "rational_5", "thin_prism", "tilted", "plumb_bob_8"]
+)
 def test_projects_as_opencv(name):
-    normal = np.random.default_rng(0).uniform(-0.6, 0.6, (50, 2))
-    expected, _ = cv2.projectPoints(
-        np.column_stack([normal, np.ones(50)]),
-        np.zeros(3),
-        np.zeros(3),
-        np.array(K).reshape(3, 3),
-        np.array(LENSES[name][1]),
+    np.testing.assert_allclose(
+        camera(name).project(RAYS), by_opencv(LENSES[name][1]), rtol=0, atol=1e-9
     )
-    np.testing.assert_allclose(camera(name).project(normal), expected[:, 0], atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["plumb_bob", "rational_polynomial"])
+@pytest.mark.parametrize("length", [8, 12, 14, 6, 20])
+def test_zeros_behind_the_coefficients_change_nothing(name, length):
+    d = LENSES["plumb_bob"][1]
+    lens = CameraModel.from_info(name, K, d + [0.0] * (length - len(d)), WIDTH, HEIGHT)
+    np.testing.assert_allclose(lens.project(RAYS), by_opencv(d), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("length", [4, 5, 8, 12, 14])
+@pytest.mark.parametrize("name", ["equidistant", "fisheye", "FISHEYE", "kannala_brandt", "equi"])
+def test_a_fisheye_under_each_of_its_names(name, length):
+    d = LENSES["equidistant"][1]
+    lens = CameraModel.from_info(name, K, d + [0.0] * (length - len(d)), WIDTH, HEIGHT)
+    assert lens.distortion_model == "equidistant"
+    np.testing.assert_allclose(lens.project(RAYS), by_opencv_fisheye(d), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(lens.undistort(by_opencv_fisheye(d)), RAYS, rtol=0, atol=1e-6)
+
+
+def test_a_fisheye_without_distortion_is_no_pinhole():
+    lens = CameraModel.from_info("equidistant", K, [0.0] * 4, WIDTH, HEIGHT)
+    np.testing.assert_allclose(
+        lens.project(RAYS), by_opencv_fisheye(np.zeros(4)), rtol=0, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "standing_for"),
+    [
+        ("radtan", "plumb_bob"),
+        ("Brown-Conrady", "plumb_bob"),
+        ("Plumb Bob", "plumb_bob"),
+        ("rational", "rational_polynomial"),
+    ],
+)
+def test_other_names_of_the_same_formula(name, standing_for):
+    d = LENSES["plumb_bob"][1]
+    lens = CameraModel.from_info(name, K, d, WIDTH, HEIGHT)
+    assert lens.distortion_model == standing_for
+    np.testing.assert_allclose(lens.project(RAYS), by_opencv(d), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["plumb_bob", "tilted", "fisheye"])
+@pytest.mark.parametrize(
+    ("binning", "roi", "size"),
+    [
+        ((0, 0), (0, 0, 0, 0), (752, 480)),
+        ((1, 1), (0, 0, 752, 480), (752, 480)),
+        ((2, 2), (0, 0, 0, 0), (376, 240)),
+        ((2, 0), (0, 0, 0, 0), (376, 480)),
+        ((0, 0), (96, 40, 500, 400), (500, 400)),
+        ((4, 2), (96, 40, 500, 400), (125, 200)),
+        ((2, 2), (96, 40, 501, 401), (250, 200)),
+    ],
+)
+def test_the_image_is_cut_first_and_binned_then(name, binning, roi, size):
+    """K and ROI are of the full sensor, and the image holds a part of it, binned."""
+    model, d = LENSES[name]
+    lens = CameraModel.from_info(model, K, d, WIDTH, HEIGHT, binning=binning, roi=roi)
+    full = by_opencv_fisheye(d) if name == "fisheye" else by_opencv(d)
+    expected = (full - roi[:2]) / np.maximum(binning, 1)
+    assert (lens.width, lens.height) == size
+    np.testing.assert_allclose(lens.project(RAYS), expected, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(lens.undistort(expected), RAYS, rtol=0, atol=1e-6)
 
 
 def test_plumb_bob_is_the_formula():
@@ -96,9 +184,15 @@ def test_an_unnamed_lens_without_distortion_is_ideal():
     [
         ({"distortion_model": "fov"}, UnknownNameError, "plumb_bob"),
         ({"distortion_model": "", "d": [0.1]}, UnknownNameError, "distortion model"),
-        ({"d": [0.1, 0.2]}, InvalidParameterError, "4 or 5"),
-        ({"distortion_model": "rational_polynomial"}, InvalidParameterError, "length 8"),
-        ({"distortion_model": "equidistant"}, InvalidParameterError, "length 4"),
+        ({"distortion_model": "inverse_brown_conrady"}, UnknownNameError, "plumb_bob"),
+        ({"d": [0.1, 0.2]}, InvalidParameterError, "length 0, 4, 5, 8, 12 or 14"),
+        ({"d": [0.1] * 15}, InvalidParameterError, "length 0, 4, 5, 8, 12 or 14"),
+        ({"distortion_model": "fisheye", "d": [0.1] * 5}, InvalidParameterError, "length 4"),
+        ({"distortion_model": "equidistant", "d": []}, InvalidParameterError, "length 4"),
+        ({"roi": (700, 0, 100, 100)}, InvalidParameterError, "inside"),
+        ({"roi": (0, 400, 100, 81)}, InvalidParameterError, "inside"),
+        ({"roi": (10, 0, 0, 0)}, InvalidParameterError, "inside"),
+        ({"binning": (800, 1)}, InvalidParameterError, "binning"),
         ({"k": [0.0] * 9}, InvalidParameterError, "uncalibrated"),
         ({"k": K[:8]}, InvalidParameterError, "9 values"),
         ({"k": [np.nan, *K[1:]]}, InvalidParameterError, "finite"),
