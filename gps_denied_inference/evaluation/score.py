@@ -87,6 +87,8 @@ def row_of(outcome: Outcome) -> dict[str, Any]:
     return {
         "frame": outcome.record.path.name,
         "state": estimate.state if estimate is not None else "",
+        "resets": estimate.resets if estimate is not None else 0,
+        "silent": estimate.silent if estimate is not None else 0,
         "reason": attempt.reason,
         "east_m": at.real if at is not None else NAN,
         "north_m": at.imag if at is not None else NAN,

@@ -77,9 +77,10 @@ def narrow(
         known, descriptors = source.descriptors(level)
         ours = np.stack([describe(sight.features) for sight in sights])
         alike = (descriptors @ ours.T).max(axis=1)
-        place = {int(id): row for row, id in enumerate(known)}
-        score = score + ALIKENESS * alike[[place[int(id)] for id in ids]]
-    return ids[np.argsort(-score, kind="stable")[:most]]
+        order = np.argsort(known, kind="stable")
+        score = score + ALIKENESS * alike[order[np.searchsorted(known, ids, sorter=order)]]
+    best = np.argpartition(-score, most)[:most]
+    return np.asarray(ids[best[np.argsort(-score[best], kind="stable")]], np.int64)
 
 
 def vote(sight: Sight, tile: Tile) -> float:

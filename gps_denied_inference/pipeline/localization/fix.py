@@ -74,7 +74,7 @@ class Attempt:
         places: the best places, believed or not, best first; what a flight may decide between.
         candidates: tiles that were matched.
         features: of the frame.
-        timings: s per stage: view, extract, candidates, match, solve.
+        timings: s per stage: view, extract, candidates, vote, match, solve.
     """
 
     fix: FrameFix | None

@@ -34,6 +34,7 @@ ALIGNED_SCALE = 1.06
 """A view that lies on its place to within these has nothing to gain from a second look."""
 SECOND_LOOK = Bounds(1.0 / 1.25, 1.25, math.radians(20.0))
 """Of the similarity once a view was made for its place."""
+STAGES = ("view", "extract", "candidates", "vote", "match", "solve")
 NEAREST = 9
 """Tiles around a place: half-overlapping ones that the frame may lie on."""
 
@@ -72,7 +73,7 @@ class Hunt:
         self._optics = optics
         self._todo = todo
         self._contrast = _contrast(frame, optics, todo, tools)
-        self.timings = {"view": 0.0, "extract": 0.0, "candidates": 0.0, "match": 0.0}
+        self.timings = dict.fromkeys(STAGES, 0.0)
         self.pairings: list[Pairing] = []
         self.features = 0
 
@@ -89,6 +90,7 @@ class Hunt:
                 self._tools.source, self._todo.level, self._todo.region, sights,
                 self._tools.describe, voters,
             )  # fmt: skip
+        with self._timed("vote"):
             tiles = (self._tools.source.load(int(id)) for id in ids)
             chosen = sieve.shortlist(sights, tiles, matched)
         with self._timed("match"):

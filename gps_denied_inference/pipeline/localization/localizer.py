@@ -112,7 +112,7 @@ class FrameLocalizer:
             return (), "no_place"
         begin = time.perf_counter()
         verdict = judge(found, len(hunt.pairings), todo, prior, search.rules)
-        hunt.timings["solve"] = hunt.timings.get("solve", 0.0) + time.perf_counter() - begin
+        hunt.timings["solve"] += time.perf_counter() - begin
         return verdict
 
     @staticmethod

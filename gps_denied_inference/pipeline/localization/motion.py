@@ -17,11 +17,11 @@ POINT_SIGMA = 0.003
 """Residual of an inlier on the normalised image plane: two px at a focal length of 700 px."""
 INDEPENDENT = 9
 """Residuals of relief and distortion are alike over a third of the frame each way."""
-DRIFT = 0.02
+DRIFT = 0.03
 """Share of the way that tilt, relief and a height that is not quite known may add."""
-TURN_SIGMA = math.radians(0.15)
-SCALE_SIGMA = 0.003
-"""Per step, at least."""
+TURN_SIGMA = math.radians(0.3)
+SCALE_SIGMA = 0.01
+"""Per step, at least: relief under the frame changes its scale from one to the next."""
 
 _BOUNDS = Bounds(0.5, 2.0, math.pi)
 
