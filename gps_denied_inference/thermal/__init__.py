@@ -20,10 +20,57 @@ from gps_denied_inference.errors import (
     RuntimeUnavailableError,
     UnknownNameError,
 )
+from gps_denied_inference.lazy import exports
 
 if TYPE_CHECKING:
     from gps_denied_inference.thermal.assess import LevelLimits
+    from gps_denied_inference.thermal.monitor import ThermalMonitor
+    from gps_denied_inference.thermal.policy import PolicyConfig, ThermalAction, ThermalPolicy
+    from gps_denied_inference.thermal.replay import ThermalRecorder, load_recording
     from gps_denied_inference.thermal.source import ThermalSource
+    from gps_denied_inference.thermal.state import (
+        SensorKind,
+        ThermalLevel,
+        ThermalSensor,
+        ThermalState,
+        ThrottleCause,
+    )
+
+__all__ = [
+    "PolicyConfig",
+    "SensorKind",
+    "SourceChoice",
+    "ThermalAction",
+    "ThermalLevel",
+    "ThermalMonitor",
+    "ThermalPolicy",
+    "ThermalRecorder",
+    "ThermalSensor",
+    "ThermalSource",
+    "ThermalState",
+    "ThrottleCause",
+    "choose_source",
+    "explain_choice",
+    "load_recording",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = exports(
+        __name__,
+        {
+            "monitor": ("ThermalMonitor",),
+            "policy": ("PolicyConfig", "ThermalAction", "ThermalPolicy"),
+            "replay": ("ThermalRecorder", "load_recording"),
+            "source": ("ThermalSource",),
+            "state": (
+                "SensorKind",
+                "ThermalLevel",
+                "ThermalSensor",
+                "ThermalState",
+                "ThrottleCause",
+            ),
+        },
+    )
 
 AUTO_ORDER = ("jtop", "nvml", "sysfs")
 # How long "auto" waits for one source before it passes on to the next.
