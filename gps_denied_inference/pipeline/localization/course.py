@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from gps_denied_inference.pipeline.localization.fix import Attempt
 from gps_denied_inference.pipeline.localization.flight import FlightEstimate, FlightFilter
-from gps_denied_inference.pipeline.localization.flight_localizer import ELSEWHERE, SILENT
 from gps_denied_inference.pipeline.localization.motion import Motion
 from gps_denied_inference.pipeline.localization.prior import Prior
 
@@ -109,10 +108,7 @@ class Course:
             while self._pending and self._pending[0].stamp_ns <= stamp_ns:
                 step = self._pending.popleft()
                 self._filter.move(step.motion, step.seconds)
-            silent = self._filter.estimate.silent
-            if silent >= SILENT and silent % ELSEWHERE == 0:
-                return base
-            return self._filter.prior(base) or base
+            return self._filter.search(base)
 
     def found(self, attempt: Attempt) -> FlightEstimate:
         """Weigh what the search gave; return where the flight was at that frame."""

@@ -19,6 +19,10 @@ from gps_denied_inference.pipeline.localization.hypothesis import GATE, Hypothes
 from gps_denied_inference.pipeline.localization.motion import Motion
 from gps_denied_inference.pipeline.localization.prior import Prior, rotation
 
+SILENT = 10
+"""Frames in a row that did not agree with the flight, after which others are searched further."""
+ELSEWHERE = 4
+"""Of so many such frames one is."""
 STATES = ("lost", "searching", "located")
 
 
@@ -105,6 +109,7 @@ class FlightFilter:
         self._located = False
         self._resets = 0
         self._origins = 0
+        self._missed = 0
 
     def move(self, motion: Motion | None, seconds: float) -> None:
         """Go on to the next frame.
@@ -148,9 +153,28 @@ class FlightFilter:
         if self._located and before is not None and self._must_reset(before):
             self._resets += 1
         self._settle()
+        best = self._best
+        agreed = self._located and best is not None and best.silent == 0
+        self._missed = 0 if agreed else self._missed + 1
+
+    def search(self, base: Prior) -> Prior:
+        """Return where to search the next frame.
+
+        That is where the flight is expected, or what is known besides. Of many frames in a row that
+        were not found there every fourth is searched further: one source of priors can be wrong.
+
+        Args:
+            base: what is known besides.
+        """
+        elsewhere = self._missed >= SILENT and self._missed % ELSEWHERE == 0
+        if self._located:
+            return base if elsewhere else self.prior(base) or base
+        if elsewhere:
+            return dataclasses.replace(base, position=None, position_sigma=None)
+        return base
 
     def prior(self, base: Prior) -> Prior | None:
-        """Return where to search the next frame; None unless located.
+        """Return where the flight is expected; None unless located.
 
         Args:
             base: what is known besides; its height gives way to the filter's scale, its position

@@ -10,11 +10,6 @@ from gps_denied_inference.pipeline.localization.plan import Optics
 from gps_denied_inference.pipeline.localization.prior import Prior
 from gps_denied_inference.pipeline.localization.view import Image
 
-SILENT = 10
-"""Frames without an agreeing fix after which the search looks elsewhere too."""
-ELSEWHERE = 4
-"""Of so many silent frames one is searched under what is known besides the filter."""
-
 
 class FlightLocalizer:
     """A localizer with memory. Not thread-safe.
@@ -45,12 +40,6 @@ class FlightLocalizer:
                 :meth:`FrameLocalizer.locate`.
         """
         self._flight.move(motion, seconds)
-        attempt = self._localizer.locate(frame, self._expected(prior) or prior, optics)
+        attempt = self._localizer.locate(frame, self._flight.search(prior), optics)
         self._flight.update(attempt)
         return attempt, self._flight.estimate
-
-    def _expected(self, prior: Prior) -> Prior | None:
-        silent = self._flight.estimate.silent
-        if silent >= SILENT and silent % ELSEWHERE == 0:
-            return None
-        return self._flight.prior(prior)

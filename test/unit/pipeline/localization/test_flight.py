@@ -250,6 +250,31 @@ class TestFlightFilter:
             0, abs=0.03
         )
 
+    def test_a_prior_that_is_wrong_does_not_keep_it_lost(self):
+        """Every fourth frame is searched without the position once ten were not found."""
+        carried = FlightFilter(WIDTH)
+        base = Prior(position=(500.0, 0.0), position_sigma=50.0, height=100.0, height_sigma=10.0)
+        wide = 0
+        for _ in range(30):
+            searched = carried.search(base)
+            assert searched.height == 100.0
+            wide += searched.position is None
+            carried.move(motion(0.1 + 0j), 0.2)
+            carried.update(NOTHING)
+        assert wide == 5
+        assert all(FlightFilter(WIDTH).search(base) == base for _ in range(5))
+
+    def test_a_flight_that_is_not_found_where_it_is_expected_is_searched_further(self):
+        flight, carried = located()
+        base = Prior(height=100.0, height_sigma=10.0)
+        searched = []
+        for _ in range(24):
+            searched.append(carried.search(base))
+            carried.move(flight.step(), 0.1)
+            carried.update(NOTHING)
+        assert all(prior.position is not None for prior in searched[:10])
+        assert sum(prior == base for prior in searched) == 3
+
     def test_a_leaning_camera_is_searched_from_where_it_is(self):
         _, carried = located()
         down = np.array([0.1, -0.2, 1.0]) / np.linalg.norm([0.1, -0.2, 1.0])
