@@ -174,8 +174,9 @@ class EngineCache:
         gate = gate or EngineGate()
         report = progress or _silent
         artifact = self.locate(model, config, recipe)
+        asked = (config, model, cache_key(model, config, recipe))
         if policy != "rebuild":
-            decision = gate.check(artifact, recipe.machine, config)
+            decision = gate.check(artifact, recipe.machine, *asked)
             if decision.accepted:
                 return self._entry(artifact, decision, model, config)
             if policy == "load_only" or gate.require_signature:
@@ -193,11 +194,11 @@ class EngineCache:
                 _LOG.warning("%s; building it again", decision.message)
         with self._locked(artifact.parent.name, report):
             if policy != "rebuild":
-                decision = gate.check(artifact, recipe.machine, config)
+                decision = gate.check(artifact, recipe.machine, *asked)
                 if decision.accepted:
                     return self._entry(artifact, decision, model, config)
             self._build(artifact, model, config, recipe, report)
-            decision = EngineGate().check(artifact, recipe.machine, config)
+            decision = EngineGate().check(artifact, recipe.machine, *asked)
         if not decision.accepted:
             raise EngineBuildError(f"the engine just built is not usable: {decision.message}")
         return self._entry(artifact, decision, model, config)

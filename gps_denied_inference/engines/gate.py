@@ -8,12 +8,14 @@ come from elsewhere, require signatures.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from gps_denied_inference.engines import reasons
+from gps_denied_inference.engines.entry import EngineCacheEntry
 from gps_denied_inference.engines.manifest import (
     MAX_MANIFEST_BYTES,
     EngineManifest,
@@ -21,7 +23,8 @@ from gps_denied_inference.engines.manifest import (
     manifest_path,
 )
 from gps_denied_inference.errors import EngineRejectedError, InvalidParameterError
-from gps_denied_inference.runtimes.specs import BuildConfig, expected_tensors
+from gps_denied_inference.runtimes.specs import BuildConfig, Model, expected_tensors
+from gps_denied_inference.versions import installed_version
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,12 @@ class EngineGate:
             self._key = load_public_key(public_key)
 
     def check(
-        self, artifact: Path, machine: RunningMachine, config: BuildConfig | None = None
+        self,
+        artifact: Path,
+        machine: RunningMachine,
+        config: BuildConfig | None = None,
+        model: Model | None = None,
+        cache_key: str = "",
     ) -> GateDecision:
         """Decide; never raises for a bad engine.
 
@@ -109,24 +117,52 @@ class EngineGate:
             artifact: the engine file; its manifest lies beside it.
             machine: what would run it.
             config: what it must be fixed to, or None to accept any.
+            model: what it must be made from, or None to accept any.
+            cache_key: hex, of all that must have gone in; empty to accept any.
         """
-        return self._examine(artifact, machine, config)[0]
+        return self._examine(artifact, machine, config, model, cache_key)[0]
 
     def require(
-        self, artifact: Path, machine: RunningMachine, config: BuildConfig | None = None
+        self,
+        artifact: Path,
+        machine: RunningMachine,
+        config: BuildConfig | None = None,
+        model: Model | None = None,
+        cache_key: str = "",
     ) -> VerifiedEngine:
-        """Decide, and hand out the verified bytes.
+        """Decide as :meth:`check` does, and hand out the verified bytes.
 
         Raises:
             EngineRejectedError: with machine-readable reasons.
         """
-        decision, data = self._examine(artifact, machine, config)
+        decision, data = self._examine(artifact, machine, config, model, cache_key)
         if not decision.accepted or decision.manifest is None or data is None:
             raise EngineRejectedError(decision.message, decision.reasons)
         return VerifiedEngine(artifact, decision.manifest, data)
 
+    def admit(
+        self, entry: EngineCacheEntry, machine: RunningMachine
+    ) -> tuple[EngineCacheEntry, VerifiedEngine]:
+        """Decide about the engine of an entry, which may have been replaced since it was found.
+
+        Returns:
+            the entry with the manifest of what is loaded, and the verified bytes.
+
+        Raises:
+            EngineRejectedError: with machine-readable reasons.
+        """
+        verified = self.require(
+            entry.artifact, machine, entry.config, entry.model, entry.manifest.cache_key
+        )
+        return dataclasses.replace(entry, manifest=verified.manifest), verified
+
     def _examine(
-        self, artifact: Path, machine: RunningMachine, config: BuildConfig | None
+        self,
+        artifact: Path,
+        machine: RunningMachine,
+        config: BuildConfig | None,
+        model: Model | None,
+        cache_key: str,
     ) -> tuple[GateDecision, bytes | None]:
         found: list[tuple[str, str]] = []
         manifest: EngineManifest | None = None
@@ -136,10 +172,14 @@ class EngineGate:
             # in between shows as a wrong hash and never as a mixture.
             with artifact.open("rb") as stream:
                 manifest = _read_manifest(artifact)
+                if model is not None:
+                    found += _model_findings(manifest, model)
                 found += _machine_findings(manifest, machine)
                 if config is not None:
                     found += _config_findings(manifest, config)
                 found += _tensor_findings(manifest, config)
+                if not found and cache_key and manifest.cache_key != cache_key:
+                    found.append((reasons.CACHE_KEY, _other_key(manifest, cache_key)))
                 found += self._signature_findings(manifest)
                 data, findings = _read_artifact(stream.fileno(), manifest)
                 found += findings
@@ -196,6 +236,33 @@ def _read_artifact(
     if digest != manifest.artifact_sha256:
         return b"", [(reasons.HASH, "the file's SHA-256 is not its manifest's")]
     return data, []
+
+
+def _model_findings(manifest: EngineManifest, model: Model) -> list[tuple[str, str]]:
+    pairs = (
+        (reasons.MODEL, "model", manifest.model, model.name),
+        (reasons.MODEL, "architecture", manifest.architecture, model.architecture),
+        (reasons.MODEL, "kind", manifest.kind, model.kind),
+        (reasons.GRAPH, "graph SHA-256", manifest.graph_sha256, model.graph_sha256),
+        (
+            reasons.WEIGHTS,
+            "weights SHA-256",
+            manifest.weights_sha256,
+            model.weights_sha256,
+        ),
+    )
+    return [
+        (reason, f"made from {what} '{built[:16]}', asked for is '{asked[:16]}'")
+        for reason, what, built, asked in pairs
+        if built != asked
+    ]
+
+
+def _other_key(manifest: EngineManifest, asked: str) -> str:
+    version = installed_version("gps_denied_inference")
+    if manifest.package_version != version:
+        return f"made by version {manifest.package_version} of this package, this is {version}"
+    return f"made with other ingredients: cache key {manifest.cache_key[:16]}, not {asked[:16]}"
 
 
 def _machine_findings(manifest: EngineManifest, machine: RunningMachine) -> list[tuple[str, str]]:

@@ -104,6 +104,11 @@ class EngineManifest:
     signature: str = ""
     schema: int = SCHEMA
 
+    @property
+    def model_sha256(self) -> str:
+        """Hex, of the weights, or of the graph where there are none: descriptors go by it."""
+        return self.weights_sha256 or self.graph_sha256
+
     def build_config(self, device: str | None = None) -> BuildConfig:
         """Return the configuration that the engine was built with.
 

@@ -16,6 +16,12 @@ SIZE = "size"
 """The engine file's size is not the manifest's."""
 HASH = "hash"
 """The engine file's SHA-256 is not the manifest's."""
+MODEL = "model"
+"""Made from another model than the one asked for."""
+GRAPH = "graph"
+"""Made from another graph than the model's."""
+WEIGHTS = "weights"
+"""Made from other weights than the model's."""
 RUNTIME = "runtime"
 """Built by another runtime."""
 VERSION = "version"
@@ -30,6 +36,8 @@ SHAPES = "shapes"
 """Image size, K, or a tensor's name, shape or dtype is not what was asked for."""
 CONFIG = "config"
 """Another build option (threshold, runtime option) than the one asked for."""
+CACHE_KEY = "cache_key"
+"""Something else that went into it differs, e.g. it was made by another package version."""
 SIGNATURE = "signature"
 """A signature is required and missing, or it is not of the trusted key."""
 
@@ -42,6 +50,9 @@ ALL = (
     SCHEMA,
     SIZE,
     HASH,
+    MODEL,
+    GRAPH,
+    WEIGHTS,
     RUNTIME,
     VERSION,
     COMPUTE_CAPABILITY,
@@ -49,5 +60,6 @@ ALL = (
     PRECISION,
     SHAPES,
     CONFIG,
+    CACHE_KEY,
     SIGNATURE,
 )

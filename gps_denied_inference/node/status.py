@@ -72,7 +72,7 @@ class StatusPublisher:
     @staticmethod
     def _describe_engine(message: InferenceStatus, session: InferenceSession) -> None:
         handle, readback = session.handle, session.readback
-        settings, model = session.settings, handle.entry.model
+        settings, manifest = session.settings, handle.entry.manifest
         message.task = settings.task
         message.runtime = readback.runtime
         message.runtime_version = readback.version
@@ -83,9 +83,9 @@ class StatusPublisher:
             message.selection = "; ".join(
                 f"{name}: {reason}" for name, reason in session.selection.passed_over
             )
-        message.model = model.name
-        message.model_sha256 = model.weights_sha256 or model.graph_sha256
-        message.engine_sha256 = handle.entry.manifest.artifact_sha256
+        message.model = manifest.model
+        message.model_sha256 = manifest.model_sha256
+        message.engine_sha256 = manifest.artifact_sha256
         message.engine_height, message.engine_width = handle.inputs[0].shape[:2]
         message.max_keypoints = settings.max_keypoints
         message.engine_load_time = handle.load_time

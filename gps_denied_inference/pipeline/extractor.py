@@ -27,9 +27,8 @@ class Extractor:
         self._runtime = runtime
         self._handle = handle
         self.height, self.width, self.channels = handle.inputs[0].shape
-        model = handle.entry.model
-        self._model = model.name
-        self._sha256 = model.weights_sha256 or model.graph_sha256
+        self._model = handle.entry.manifest.model
+        self._sha256 = handle.entry.manifest.model_sha256
         self._outputs = OutputCheck(handle)
         self.inference_time = 0.0
         """s, wall time of the newest forward pass."""

@@ -176,8 +176,8 @@ class EngineMatcher:
     def __init__(self, runtime: InferenceRuntime, handle: EngineHandle) -> None:
         self._runtime = runtime
         self._handle = handle
-        self.name = handle.entry.model.name
-        self._joint = bool(handle.entry.model.weights_sha256)  # without weights: no attention
+        self.name = handle.entry.manifest.model
+        self._joint = bool(handle.entry.manifest.weights_sha256)  # without weights: no attention
         self._shapes = {spec.name: spec.shape for spec in handle.inputs}
         self._outputs = OutputCheck(handle)
 

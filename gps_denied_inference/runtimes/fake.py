@@ -99,7 +99,7 @@ class FakeRuntime(EngineRuntime):
         """See ``InferenceRuntime.deserialize_engine``."""
         started = time.perf_counter()
         machine = self.running_machine(entry.config)
-        verified = self._gate.require(entry.artifact, machine, entry.config)
+        entry, verified = self._gate.admit(entry, machine)
         try:
             kind = json.loads(verified.data)["kind"]
         except (ValueError, KeyError, TypeError) as error:

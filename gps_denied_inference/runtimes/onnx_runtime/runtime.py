@@ -151,7 +151,7 @@ class OrtRuntime(EngineRuntime):
         check_config(config)
         settings = self._settings(config)
         machine = self.running_machine(config)
-        verified = self._gate.require(entry.artifact, machine, config)
+        entry, verified = self._gate.admit(entry, machine)
         built_for = verified.manifest.builder_flags.get("provider")
         if built_for != settings.provider:
             raise EngineRejectedError(

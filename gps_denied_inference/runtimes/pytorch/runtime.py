@@ -140,7 +140,7 @@ class PytorchRuntime(EngineRuntime):
         """
         started = time.perf_counter()
         machine = self.running_machine(entry.config)
-        verified = self._gate.require(entry.artifact, machine, entry.config)
+        entry, verified = self._gate.admit(entry, machine)
         with self._mapped_load(entry):
             engine = self._load(entry, verified)
         on_gpu = self.device_kind == "cuda"

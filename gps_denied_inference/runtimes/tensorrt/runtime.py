@@ -163,7 +163,7 @@ class TensorrtRuntime(EngineRuntime):
         started = time.perf_counter()
         config = entry.config
         machine = self.running_machine(config)
-        verified = self._gate.require(entry.artifact, machine, config)
+        entry, verified = self._gate.admit(entry, machine)
         gpu = self._gpu(config)
         if gpu is None:
             raise UnsupportedDeviceError(

@@ -49,6 +49,35 @@ def test_accepts_what_was_built_and_hands_out_the_hashed_bytes(entry: EngineCach
     assert verified.manifest == entry.manifest == decision.manifest
 
 
+OTHER_INGREDIENTS: list[tuple[str, dict[str, object]]] = [
+    (reasons.MODEL, {"model": "aliked-t16"}),
+    (reasons.MODEL, {"architecture": "aliked"}),
+    (reasons.GRAPH, {"graph_sha256": "b" * 64}),
+    (reasons.WEIGHTS, {"weights_sha256": "b" * 64}),
+    (reasons.CACHE_KEY, {"cache_key": "b" * 64}),
+    (reasons.CACHE_KEY, {"cache_key": "b" * 64, "package_version": "0.0.1"}),
+]
+
+
+@pytest.mark.parametrize(("reason", "changes"), OTHER_INGREDIENTS)
+def test_an_engine_of_other_ingredients_is_refused(
+    entry: EngineCacheEntry, reason: str, changes: dict[str, object]
+) -> None:
+    rewrite(entry, **changes)
+    asked = (CONFIG, MODEL, entry.manifest.cache_key)
+    assert EngineGate().check(entry.artifact, MACHINE, *asked).reasons == (reason,)
+    with pytest.raises(EngineRejectedError) as raised:
+        FakeRuntime().deserialize_engine(entry)
+    assert raised.value.reasons == (reason,)
+
+
+def test_what_is_loaded_carries_the_manifest_that_was_checked(entry: EngineCacheEntry) -> None:
+    """Another build of the same engine took its place after it was found."""
+    rewrite(entry, created="2000-01-01T00:00:00Z")
+    handle = FakeRuntime().deserialize_engine(entry)
+    assert handle.entry.manifest.created == "2000-01-01T00:00:00Z"
+
+
 MANIFEST_CHANGES: list[tuple[str, dict[str, object]]] = [
     (reasons.SIZE, {"artifact_size": 7}),
     (reasons.HASH, {"artifact_sha256": "0" * 64}),

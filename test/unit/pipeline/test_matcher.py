@@ -129,7 +129,8 @@ def engine(k, dim):
     )
     config = BuildConfig(max_keypoints=k)
     readback = SimpleNamespace(runtime="stand-in")
-    entry = SimpleNamespace(model=model, config=config)
+    manifest = SimpleNamespace(model=model.name, weights_sha256=model.weights_sha256)
+    entry = SimpleNamespace(model=model, config=config, manifest=manifest)
     return SimpleNamespace(inputs=tuple(specs), entry=entry, readback=readback)
 
 

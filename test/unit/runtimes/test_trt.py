@@ -198,8 +198,31 @@ def test_an_unsigned_real_engine_is_refused_where_signatures_are_required(
     assert gate.check(path, machine(engine)).accepted
 
 
+OTHER_INGREDIENTS: dict[str, tuple[str, str]] = {
+    reasons.MODEL: ("name", "aliked-t16"),
+    reasons.GRAPH: ("graph_sha256", "b" * 64),
+    reasons.WEIGHTS: ("weights_sha256", "b" * 64),
+}
+
+
+@pytest.mark.parametrize("reason", list(OTHER_INGREDIENTS))
+def test_a_real_engine_of_other_ingredients(engine: EngineCacheEntry, reason: str) -> None:
+    field, value = OTHER_INGREDIENTS[reason]
+    asked = dataclasses.replace(engine.model, **{field: value})
+    decision = EngineGate().check(engine.artifact, machine(engine), engine.config, asked)
+    assert decision.reasons == (reason,)
+
+
+def test_a_real_engine_under_another_key(engine: EngineCacheEntry) -> None:
+    asked = (machine(engine), engine.config, engine.model)
+    assert EngineGate().check(engine.artifact, *asked, engine.manifest.cache_key).accepted
+    refused = EngineGate().check(engine.artifact, *asked, "b" * 64)
+    assert refused.reasons == (reasons.CACHE_KEY,)
+
+
 def test_every_reason_is_covered() -> None:
-    covered = {*MACHINE_CHANGES, *DAMAGE, reasons.SHAPES, reasons.CONFIG, reasons.SIGNATURE}
+    covered = {*MACHINE_CHANGES, *DAMAGE, *OTHER_INGREDIENTS}
+    covered |= {reasons.SHAPES, reasons.CONFIG, reasons.CACHE_KEY, reasons.SIGNATURE}
     assert covered == set(reasons.ALL)
 
 

@@ -50,7 +50,7 @@ class ReferenceRuntime(EngineRuntime):
         """Pass the gate and load."""
         started = time.perf_counter()
         machine = self.running_machine(entry.config)
-        verified = self._gate.require(entry.artifact, machine, entry.config)
+        entry, verified = self._gate.admit(entry, machine)
         engine = _Engine(verified.data)
         back = Readback(self.label, onnx.__version__, "reference", "cpu", entry.config.precision)
         inputs, outputs = verified.manifest.inputs, verified.manifest.outputs
