@@ -6,6 +6,7 @@ supports; what runs here is the runtime over the double (see the conformance sui
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import replace
