@@ -51,6 +51,28 @@ def test_the_message_page_is_made_from_the_messages() -> None:
     assert made == text("docs/messages.md"), "python3 tools/messages_page.py > docs/messages.md"
 
 
+def test_the_tree_in_contributing_is_that_of_the_package() -> None:
+    made = runpy.run_path(str(ROOT / "tools" / "tree_page.py"))["page"]()
+    assert f"```text\n{made}```" in text("CONTRIBUTING.md"), (
+        "tools/with_env python tools/generate.py"
+    )
+    modules = [line for line in made.splitlines() if ".py" in line]
+    assert len(modules) > 100
+    assert all(re.search(r"\.py(\.typed)? +\S", line) for line in modules), "a module says nothing"
+
+
+def test_the_glossary_is_in_use() -> None:
+    glossary = text("CONTRIBUTING.md").partition("## Words")[2].partition("## ")[0]
+    words = re.findall(r"^\| ([a-z ]+) \|", glossary, re.M)
+    assert len(words[1:]) >= 10
+    sources = "".join(
+        path.read_text(encoding="utf-8").lower()
+        for path in (ROOT / "gps_denied_inference").rglob("*.py")
+    )
+    for word in words[1:]:
+        assert re.search(rf"\b{word.replace(' ', '[ _]?')}s?\b", sources), word
+
+
 def test_every_page_is_in_the_navigation() -> None:
     named = re.findall(r": (\w+\.md)$", text("mkdocs.yml"), re.MULTILINE)
     assert sorted(named) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
