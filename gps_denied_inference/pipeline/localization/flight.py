@@ -31,13 +31,13 @@ class FlightRules:
     """When the flight is believed.
 
     Attributes:
-        sure_inliers: agreeing keypoints at which a believed fix says all that one frame can.
+        sure_inliers: agreeing keypoints, clear of the second place's, at which a believed fix says
+            all that one frame can: enough to settle it, at three times what wrong places have.
         usual_inliers: agreeing keypoints that wrong places commonly have: they say nothing.
         most_gain: log odds that one frame can give.
         believed_gain: log odds that a fix gives at least which the frame alone is believed for.
         loss: log odds that a frame without an agreeing place takes.
         confirm: log odds at which a hypothesis is believed, and its lead over the next.
-        least_supports: fixes that must have agreed.
         drop: log odds below which a hypothesis is given up.
         new_ground: share of the frame's width after which a frame's evidence is new.
         most_hypotheses: kept at most.
@@ -45,14 +45,13 @@ class FlightRules:
         most_odds: log odds beyond which nothing is gained: doubt must be able to win again.
     """
 
-    sure_inliers: int = 60
+    sure_inliers: int = 100
     usual_inliers: int = 10
-    most_gain: float = 6.0
+    most_gain: float = 10.0
     believed_gain: float = 3.0
     loss: float = 0.3
     confirm: float = 8.0
     lead: float = 4.0
-    least_supports: int = 2
     drop: float = -1.0
     new_ground: float = 0.2
     most_hypotheses: int = 12
@@ -282,11 +281,7 @@ class FlightFilter:
         return best.log_odds - max(rivals, default=0.0)
 
     def _may_be_believed(self, best: Hypothesis) -> bool:
-        return (
-            best.log_odds >= self._rules.confirm
-            and best.supports >= self._rules.least_supports
-            and self._lead(best) >= self._rules.lead
-        )
+        return best.log_odds >= self._rules.confirm and self._lead(best) >= self._rules.lead
 
     def _may_stay(self, best: Hypothesis) -> bool:
         return best.log_odds > 0.0 and self._lead(best) >= 0.0

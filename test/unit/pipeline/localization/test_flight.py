@@ -152,6 +152,15 @@ class TestFlightFilter:
         assert estimate.confidence > 0.95
         assert np.linalg.eigvalsh(estimate.covariance)[0] > 0.0
 
+    def test_one_frame_settles_it_where_nothing_else_comes_near(self):
+        carried = FlightFilter(WIDTH)
+        carried.update(found(fix(5 + 5j, inliers=200)))
+        assert carried.estimate.state == "located"
+        assert FlightFilter(WIDTH).estimate.state == "lost"
+        rivalled = FlightFilter(WIDTH)
+        rivalled.update(found(fix(5 + 5j, inliers=200, runner_up=130)))
+        assert rivalled.estimate.state == "searching"
+
     def test_places_that_no_frame_is_believed_for_decide_together(self):
         """Each frame has two places alike; only one of them moves as the aircraft does."""
         flight, carried = Flight(), FlightFilter(WIDTH)
