@@ -14,7 +14,8 @@ from gps_denied_inference.bags.layout import is_bag
 from gps_denied_inference.demo.frame import Frame, FrameSource
 from gps_denied_inference.errors import ConfigurationError, FrameError, StorageError
 from gps_denied_inference.images.files import IMAGE_SUFFIXES, read_image
-from gps_denied_inference.images.raw import MAX_PIXELS, DepthScaling, check_pixel_count
+from gps_denied_inference.images.limits import MAX_PIXELS, check_pixel_count
+from gps_denied_inference.images.raw import DepthScaling
 
 LONGEST_SIDE = 1920
 """px; larger frames are made smaller, as a flight camera's driver does before it publishes."""

@@ -22,8 +22,8 @@ import simplejpeg
 
 from gps_denied_inference.errors import FrameError
 from gps_denied_inference.images.headers import ImageFile, read_header
+from gps_denied_inference.images.limits import MAX_PIXELS
 from gps_denied_inference.images.raw import (
-    MAX_PIXELS,
     ByteArray,
     Color,
     DepthScaling,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from gps_denied_inference.errors import FrameError, StorageError
 from gps_denied_inference.images.compressed import decode_image
-from gps_denied_inference.images.raw import MAX_PIXELS, ByteArray, Color, DepthScaling
+from gps_denied_inference.images.limits import MAX_PIXELS
+from gps_denied_inference.images.raw import ByteArray, Color, DepthScaling
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}

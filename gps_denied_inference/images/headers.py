@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from gps_denied_inference.errors import FrameError
 from gps_denied_inference.images import tiff
-from gps_denied_inference.images.raw import MAX_PIXELS, check_pixel_count
+from gps_denied_inference.images.limits import MAX_PIXELS, check_pixel_count
 
 MAX_SCANS = 32
 """A JPEG with more is refused. Encoders write 1 to 12; each costs a pass over the whole image."""

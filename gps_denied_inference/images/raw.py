@@ -10,7 +10,7 @@ do not add up raise :class:`FrameError`, whose ``reason`` is one word for the no
 ``odd_size``            chroma-subsampled or Bayer image whose size does not fit its pattern
 ``short_data``          fewer bytes than ``step * height`` (NV12/NV21: ``* 3 / 2``)
 ``extra_data``          more bytes than that
-``unknown_encoding``    neither known here nor to cv_bridge, or cv_bridge is not installed
+``unknown_encoding``    neither known here nor to cv_bridge, or there is no cv_bridge
 ``corrupt``             compressed data that is damaged, truncated or does not decode; a raw image
                         whose data is an image file
 ======================  ==========================================================================
@@ -35,13 +35,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gps_denied_inference.errors import FrameError
+from gps_denied_inference.images.headers import read_header
+from gps_denied_inference.images.limits import MAX_PIXELS, check_pixel_count
 
 Color = Literal["mono", "rgb"]
 DepthScaling = Literal["percentile", "minmax", "full"]
 ByteArray = npt.NDArray[np.uint8]
-
-MAX_PIXELS = 25_000_000
-"""px, most that an image may have unless its caller says otherwise: a 24-megapixel camera's."""
 
 DEPTH_SCALINGS = ("percentile", "minmax", "full")
 """How 16 bits become 8: between the 1st and 99th percentile of the frame (hot spots do not crush
@@ -64,6 +63,9 @@ class ImageMessage(Protocol):
     step: int
     data: Any
 
+
+Convert = Callable[[Any, str], Any]
+"""Of a message and the encoding that is wanted, as ``CvBridge.imgmsg_to_cv2``."""
 
 # Encoding -> (channels, bytes per sample) of images that are a plain grid of samples.
 _GRID: dict[str, tuple[int, int]] = {
@@ -130,23 +132,8 @@ _LAYOUT_OF_UNNAMED = {
 
 
 def known_encodings() -> tuple[str, ...]:
-    """Return the encodings that are decoded without cv_bridge."""
+    """Return the encodings that are decoded here."""
     return tuple(sorted((*_GRID, *_SEMI_PLANAR)))
-
-
-def check_pixel_count(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
-    """Refuse an image without pixels, or with too many to be one camera's frame.
-
-    Raises:
-        FrameError: ``zero_size`` or ``too_large``.
-    """
-    if width <= 0 or height <= 0:
-        raise FrameError(f"image of {width} x {height} px has no pixels", "zero_size")
-    if width * height > max_pixels:
-        raise FrameError(
-            f"image of {width} x {height} px is refused: max_image_pixels is {max_pixels}",
-            "too_large",
-        )
 
 
 def view(message: ImageMessage, max_pixels: int = MAX_PIXELS) -> npt.NDArray[Any]:
@@ -184,6 +171,7 @@ def image_to_array(
     color: Color = "mono",
     depth_scaling: DepthScaling = "percentile",
     max_pixels: int = MAX_PIXELS,
+    convert_others: Convert | None = None,
 ) -> ByteArray:
     """Convert a ``sensor_msgs/Image`` to what extractors take.
 
@@ -193,6 +181,8 @@ def image_to_array(
     Args:
         color: ``"mono"`` or ``"rgb"``.
         depth_scaling: how 16 bits become 8, one of :data:`DEPTH_SCALINGS`.
+        convert_others: called with the message and ``"mono8"`` or ``"rgb8"`` for encodings that are
+            not known here; the node hands in cv_bridge's. None refuses them.
 
     Returns:
         (H, W) or (H, W, 3) RGB, uint8.
@@ -205,7 +195,7 @@ def image_to_array(
         return _from_semi_planar(message, color, max_pixels)
     if encoding not in _GRID:
         check_pixel_count(int(message.width), int(message.height), max_pixels)
-        return _through_cv_bridge(message, color)
+        return _through(convert_others, message, color)
     layout = _LAYOUT_OF_UNNAMED.get(encoding, encoding.rstrip("0123456789"))
     samples = view(message, max_pixels)
     if layout in ("uyvy", "yuyv") and message.width % 2:
@@ -219,6 +209,21 @@ def image_to_array(
     if samples.dtype.itemsize == 2:
         samples = scale_to_8_bit(samples, depth_scaling)
     return _convert(samples, layout, color)
+
+
+def _through(convert: Convert | None, message: ImageMessage, color: Color) -> ByteArray:
+    if convert is None:
+        raise FrameError(
+            f"unknown encoding '{message.encoding}' and no cv_bridge to convert it: known are "
+            + ", ".join(known_encodings()),
+            "unknown_encoding",
+        )
+    try:
+        return np.asarray(convert(message, "mono8" if color == "mono" else "rgb8"), np.uint8)
+    except Exception as error:  # cv_bridge raises KeyError, TypeError, RuntimeError, its own
+        raise FrameError(
+            f"cv_bridge cannot convert encoding '{message.encoding}': {error}", "unknown_encoding"
+        ) from error
 
 
 def scale_to_8_bit(samples: npt.NDArray[np.uint16], rule: DepthScaling) -> ByteArray:
@@ -330,7 +335,6 @@ def _refuse_image_file(data: memoryview, encoding: str) -> None:
 
     Bytes that merely begin like one, as any pixels may, do not hold a whole file.
     """
-    from gps_denied_inference.images.headers import read_header
 
     try:
         kind = read_header(data, data.nbytes << 16).kind
@@ -341,29 +345,3 @@ def _refuse_image_file(data: memoryview, encoding: str) -> None:
         "and set image_transport to 'compressed'",
         "corrupt",
     )
-
-
-def _through_cv_bridge(message: ImageMessage, color: Color) -> ByteArray:
-    """Decode what is not known here with cv_bridge, where a ROS installation has it."""
-    convert = _cv_bridge()
-    if convert is None:
-        raise FrameError(
-            f"unknown encoding '{message.encoding}' and cv_bridge is not installed: known are "
-            + ", ".join(known_encodings()),
-            "unknown_encoding",
-        )
-    try:
-        return np.asarray(convert(message, "mono8" if color == "mono" else "rgb8"), np.uint8)
-    except Exception as error:  # cv_bridge raises KeyError, TypeError, RuntimeError, its own
-        raise FrameError(
-            f"cv_bridge cannot convert encoding '{message.encoding}': {error}", "unknown_encoding"
-        ) from error
-
-
-def _cv_bridge() -> Callable[[Any, str], Any] | None:
-    try:
-        from cv_bridge import CvBridge
-    except ImportError:
-        return None
-    convert: Callable[[Any, str], Any] = CvBridge().imgmsg_to_cv2
-    return convert

@@ -21,6 +21,7 @@ from gps_denied_inference.errors import GpsDeniedInferenceError
 from gps_denied_inference.images.compressed import compressed_to_array
 from gps_denied_inference.images.raw import image_to_array
 from gps_denied_inference.node import qos
+from gps_denied_inference.node.cv_bridge_encodings import cv_bridge_convert
 from gps_denied_inference.node.frame_worker import FrameWorker
 from gps_denied_inference.node.side_input import SideInput
 from gps_denied_inference.node.silence import silence
@@ -152,14 +153,15 @@ class FrameInputs:
         Raises:
             FrameError: with the reason that is counted.
         """
-        convert = compressed_to_array if isinstance(message, CompressedImage) else image_to_array
         settings = self._settings
-        return convert(
-            message,
-            settings.color,  # type: ignore[arg-type]
-            settings.mono16_scaling,  # type: ignore[arg-type]
+        how: tuple[Any, Any, int] = (
+            settings.color,
+            settings.mono16_scaling,
             settings.max_image_pixels,
         )
+        if isinstance(message, CompressedImage):
+            return compressed_to_array(message, *how)
+        return image_to_array(message, *how, convert_others=cv_bridge_convert())
 
     def _calibrate(self, message: CameraInfo) -> None:
         calibration = (
