@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.lifecycle import LifecycleNodeMixin
+from rclpy.lifecycle import LifecycleNodeMixin, TransitionCallbackReturn
 from rclpy.node import Node
 
 from gps_denied_inference.node.rclpy_compat import (
@@ -62,7 +62,9 @@ class ManagedNode(LifecycleNodeMixin, Node):
             response.success = False
             return response
         try:
-            return change_state(request, response)
+            answer = change_state(request, response)
+            self.transition_ended()
+            return answer
         except RCLError as error:
             _, label = lifecycle_state(self)
             self.get_logger().warning(
@@ -73,6 +75,33 @@ class ManagedNode(LifecycleNodeMixin, Node):
             return response
         finally:
             self._transition.release()
+
+    def transition_ended(self) -> None:
+        """Take note of the lifecycle's state: a transition has led to it, or failed back to it."""
+
+    def trigger_configure(self) -> TransitionCallbackReturn:
+        """Request configure, as all that follow do for theirs, from this process."""
+        return self._ended(super().trigger_configure())
+
+    def trigger_cleanup(self) -> TransitionCallbackReturn:
+        """Request cleanup."""
+        return self._ended(super().trigger_cleanup())
+
+    def trigger_shutdown(self) -> TransitionCallbackReturn:
+        """Request shutdown."""
+        return self._ended(super().trigger_shutdown())
+
+    def trigger_activate(self) -> TransitionCallbackReturn:
+        """Request activate."""
+        return self._ended(super().trigger_activate())
+
+    def trigger_deactivate(self) -> TransitionCallbackReturn:
+        """Request deactivate."""
+        return self._ended(super().trigger_deactivate())
+
+    def _ended(self, result: TransitionCallbackReturn) -> TransitionCallbackReturn:
+        self.transition_ended()
+        return result
 
     def end_transition(self, timeout: float) -> bool:
         """Wait until no transition runs; False if one still does after ``timeout`` seconds."""

@@ -13,17 +13,14 @@ back what it had taken, says why in one line (log and ``~/status``) and may be r
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.impl.implementation_singleton import rclpy_implementation
-from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
-from rclpy.node import Node
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
 from std_msgs.msg import Header
 
@@ -33,8 +30,10 @@ from gps_denied_inference.node.diagnostics import DiagnosticsPublisher
 from gps_denied_inference.node.frame_worker import FrameWorker
 from gps_denied_inference.node.inputs import FrameInputs
 from gps_denied_inference.node.localization import Localization
+from gps_denied_inference.node.managed import ManagedNode
 from gps_denied_inference.node.outputs import ResultPublishers
 from gps_denied_inference.node.parameters import NodeParameters
+from gps_denied_inference.node.rclpy_compat import RCLError
 from gps_denied_inference.node.status import StatusPublisher
 from gps_denied_inference.node.task_watch import TaskWatch
 from gps_denied_inference.node.thermal_publisher import ThermalStatePublisher
@@ -47,7 +46,7 @@ from gps_denied_inference.thermal.policy import ThermalAction
 from gps_denied_inference.thermal.state import ThermalState
 
 
-class InferenceNode(LifecycleNodeMixin, Node):
+class InferenceNode(ManagedNode):
     """Camera frames in; features, tracks and matches out.
 
     Subscribes ``image`` (sensor_msgs/Image) or ``image/compressed``, ``camera_info``,
@@ -63,22 +62,11 @@ class InferenceNode(LifecycleNodeMixin, Node):
         enable_communication_interface: bool = True,
         **node_arguments: Any,
     ) -> None:
-        Node.__init__(self, node_name, **node_arguments)
-        # Reentrant, so that get_state answers while a transition runs; transitions exclude each
-        # other by _transition.
-        LifecycleNodeMixin.__init__(
-            self,
+        super().__init__(
+            node_name,
             enable_communication_interface=enable_communication_interface,
-            callback_group=ReentrantCallbackGroup(),
+            **node_arguments,
         )
-        self._transition = threading.Lock()
-        if enable_communication_interface:
-            self._requested_change_state = self._service_change_state.callback
-            self._service_change_state.callback = self._change_state_guarded
-        self.interrupted = threading.Event()
-        """Set when the process is asked to end: a running configure stops at its next step."""
-        self.is_finalized = False
-        """True once shut down: the process has nothing left to do."""
         self.broken = ""
         """Why the last transition broke, in one line, until the status says it."""
         self._engine_thread = SerialThread("inference")
@@ -113,33 +101,15 @@ class InferenceNode(LifecycleNodeMixin, Node):
 
     # Transitions -------------------------------------------------------------------------------
 
-    def _change_state_guarded(self, request: Any, response: Any) -> Any:
-        """Answer a change_state request that cannot be met with ``success = false``.
-
-        rclpy lets an invalid transition raise out of the service callback on some distributions,
-        which would end the process on a mistyped command.
-        """
-        if not self._transition.acquire(blocking=False):
-            self.get_logger().warning("transition refused: another one is still running")
-            response.success = False
-            return response
-        try:
-            return self._requested_change_state(request, response)
-        except rclpy_implementation.RCLError as error:
-            label = self._state_machine.current_state[1]
-            self.get_logger().warning(
-                f"transition {request.transition.id} {request.transition.label!r} is not possible "
-                f"in state '{label}': {str(error).splitlines()[0]}"
-            )
-            response.success = False
-            return response
-        finally:
-            self._transition.release()
+    def transition_ended(self) -> None:
+        """Publish the state that the lifecycle is in now."""
+        self._publish_status()
+        self.is_finalized = self._status.state == InferenceStatus.STATE_FINALIZED
 
     @reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Check, gate, build, load, warm up; nothing stays taken on failure."""
-        self._change_status(InferenceStatus.STATE_CONFIGURING, "checking parameters", 0.0)
+        self._say("checking parameters", 0.0)
         try:
             self._configure()
         except BaseException as error:  # noqa: BLE001 - a library may raise anything
@@ -148,9 +118,9 @@ class InferenceNode(LifecycleNodeMixin, Node):
             self.get_logger().error(failure)
             if not isinstance(error, GpsDeniedInferenceError):
                 self.get_logger().debug(traced(error))
-            self._change_status(InferenceStatus.STATE_UNCONFIGURED, failure)
+            self._status.change(failure)
             return FAILURE
-        self._change_status(InferenceStatus.STATE_INACTIVE, "")
+        self._status.change("")
         return super().on_configure(state)
 
     def _configure(self) -> None:
@@ -178,7 +148,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
     def _report_progress(self, share: float, what: str) -> None:
         if self.interrupted.is_set() or not self.context.ok():
             raise ConfigurationError("interrupted: the process is shutting down")
-        self._change_status(InferenceStatus.STATE_CONFIGURING, what, share)
+        self._say(what, share)
 
     @reported
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -222,13 +192,13 @@ class InferenceNode(LifecycleNodeMixin, Node):
             self._warn_of_unknown_parameters()
         except ConfigurationError as error:
             self.get_logger().error(f"activate refused: {error}")
-            self._change_status(InferenceStatus.STATE_INACTIVE, f"activate refused: {error}")
+            self._status.change(f"activate refused: {error}")
             return FAILURE
         self.get_logger().info(
             f"active: frames from {self._inputs.topic}, camera_info from "
             f"{self._inputs.calibration_topic}"
         )
-        self._change_status(InferenceStatus.STATE_ACTIVE, action.description if action else "")
+        self._status.change(action.description if action else "")
         return SUCCESS
 
     @reported
@@ -240,22 +210,21 @@ class InferenceNode(LifecycleNodeMixin, Node):
         self.get_logger().info(
             f"inactive: {account.frames_out} of {account.frames_in} frames answered since configure"
         )
-        self._change_status(InferenceStatus.STATE_INACTIVE, "")
+        self._status.change("")
         return result
 
     @reported
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give the engine and the publishers back."""
         self._release()
-        self._change_status(InferenceStatus.STATE_UNCONFIGURED, "")
+        self._status.change("")
         return SUCCESS
 
     @reported
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give everything back from any state; the process may end."""
         self._release()
-        self._change_status(InferenceStatus.STATE_FINALIZED, "")
-        self.is_finalized = True
+        self._status.change("")
         return SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -266,10 +235,9 @@ class InferenceNode(LifecycleNodeMixin, Node):
         except BaseException as error:  # noqa: BLE001 - nothing comes after on_error
             self.get_logger().fatal(f"releasing after an error broke: {described(error)}")
             self.get_logger().debug(traced(error))
-            self.is_finalized = True
             return FAILURE
         detail = f"released after an error: {cause}" if cause else "released after an error"
-        self._change_status(InferenceStatus.STATE_UNCONFIGURED, detail)
+        self._status.change(detail)
         return SUCCESS
 
     def _warn_of_unknown_parameters(self, *, topics: bool = True) -> None:
@@ -345,8 +313,8 @@ class InferenceNode(LifecycleNodeMixin, Node):
         if before != (limit, keypoints):
             description = action.description if action is not None else ""
             self.get_logger().warning(f"thermal policy: {description or 'limits lifted'}")
-            if self._status.state == InferenceStatus.STATE_ACTIVE:
-                self._change_status(InferenceStatus.STATE_ACTIVE, description)
+            if self._status.change(description, only_in=InferenceStatus.STATE_ACTIVE):
+                self._publish_status()
 
     def _apply_dynamic(self, settings: Settings) -> None:
         self._settings = settings
@@ -369,13 +337,17 @@ class InferenceNode(LifecycleNodeMixin, Node):
             return SetParametersResult(successful=True)
         return super().set_parameters_atomically(changes)
 
-    def _change_status(self, state: int, detail: str, progress: float = float("nan")) -> None:
-        self._status.change(state, detail, progress)
+    def _say(self, detail: str, progress: float) -> None:
+        self._status.change(detail, progress)
         self._publish_status()
 
     def _publish_status(self) -> None:
         if not self.context.ok():
             return
+        with self._status.lock:
+            self._publish_status_now()
+
+    def _publish_status_now(self) -> None:
         try:
             worker, account = self._worker, self._accounting.snapshot()
             finding, silent = self._watch.look(
@@ -388,7 +360,7 @@ class InferenceNode(LifecycleNodeMixin, Node):
             )
             message = self._status.publish(self._session, account, finding)
             self._diagnostics.publish(message, self.thermal_state(), self._settings, silent)
-        except rclpy_implementation.RCLError:
+        except RCLError:
             if self.context.ok():
                 raise
 
@@ -396,14 +368,4 @@ class InferenceNode(LifecycleNodeMixin, Node):
         """Give everything back, then the node itself."""
         self._release()
         self._engine_thread.close(wait=False)
-        Node.destroy_node(self)
-        # It holds the lifecycle services, and with them the node: rclpy leaves them to the garbage
-        # collector, and until then others see services that nobody answers.
-        self._state_machine.destroy_when_not_in_use()
-
-    def end_transition(self, timeout: float) -> bool:
-        """Wait until no transition runs; False if one still does after ``timeout`` seconds."""
-        if not self._transition.acquire(timeout=timeout):
-            return False
-        self._transition.release()
-        return True
+        super().destroy_node()

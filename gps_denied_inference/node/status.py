@@ -3,38 +3,83 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+from dataclasses import dataclass
 
-from rclpy.node import Node
+from lifecycle_msgs.msg import State as LifecycleState
+from rclpy.lifecycle import LifecycleNodeMixin
 
 from gps_denied_inference.errors import ConfigurationError
 from gps_denied_inference.msg import InferenceStatus
 from gps_denied_inference.node import qos
+from gps_denied_inference.node.rclpy_compat import lifecycle_state
 from gps_denied_inference.pipeline.accounting import AccountSnapshot
 from gps_denied_inference.pipeline.task_health import Finding
 from gps_denied_inference.session import InferenceSession
+
+SHOWN_AS = {
+    LifecycleState.TRANSITION_STATE_ACTIVATING: InferenceStatus.STATE_INACTIVE,
+    LifecycleState.TRANSITION_STATE_DEACTIVATING: InferenceStatus.STATE_ACTIVE,
+    LifecycleState.TRANSITION_STATE_CLEANINGUP: InferenceStatus.STATE_INACTIVE,
+    LifecycleState.TRANSITION_STATE_SHUTTINGDOWN: InferenceStatus.STATE_UNKNOWN,
+    LifecycleState.TRANSITION_STATE_ERRORPROCESSING: InferenceStatus.STATE_UNKNOWN,
+}
+"""What is published while the lifecycle is between states; all others are shown as they are."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the node says of its state.
+
+    Attributes:
+        detail: one line: what is being done, or the last error.
+        progress: 0..1 while configuring, NaN otherwise.
+    """
+
+    detail: str = ""
+    progress: float = float("nan")
 
 
 class StatusPublisher:
     """Publishes InferenceStatus, latched, whenever it is told to.
 
-    Attributes:
-        state: one of InferenceStatus.STATE_*.
-        detail: one line: what is being done, or the last error.
-        progress: 0..1 while configuring, NaN otherwise.
+    The state is the lifecycle's own, read when a status is made. Under ``lock``, which whoever
+    publishes holds, statuses go out in the order in which they are made.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: LifecycleNodeMixin) -> None:
         self._node = node
         self._publisher = node.create_publisher(
             InferenceStatus, **qos.publisher(node, "~/status", qos.STATE)
         )
-        self.state = InferenceStatus.STATE_UNCONFIGURED
-        self.detail = ""
-        self.progress = float("nan")
+        self._said = Said()
+        self.lock = threading.RLock()
 
-    def change(self, state: int, detail: str = "", progress: float = float("nan")) -> None:
-        """Set state and detail; the next :meth:`publish` carries them."""
-        self.state, self.detail, self.progress = state, detail, progress
+    @property
+    def state(self) -> int:
+        """One of InferenceStatus.STATE_*."""
+        state, _ = lifecycle_state(self._node)
+        return int(SHOWN_AS.get(state, state))
+
+    @property
+    def detail(self) -> str:
+        """One line: what is being done, or the last error."""
+        return self._said.detail
+
+    def change(
+        self, detail: str, progress: float = float("nan"), only_in: int | None = None
+    ) -> bool:
+        """Set what the next :meth:`publish` says; False where that is not the node's to say.
+
+        Args:
+            only_in: the lifecycle's state that ``detail`` speaks of; in any other, what is said
+                stays. None = it is said by a transition, in whatever state it leads to.
+        """
+        with self.lock:
+            if only_in is not None and lifecycle_state(self._node)[0] != only_in:
+                return False
+            self._said = Said(detail, progress)
+            return True
 
     def publish(
         self,
@@ -43,7 +88,14 @@ class StatusPublisher:
         finding: Finding | None = None,
     ) -> InferenceStatus:
         """Publish and return the status; ``finding`` is why the task does not give its result."""
-        message = InferenceStatus(state=self.state, detail=self.detail, progress=self.progress)
+        with self.lock:
+            return self._publish(session, account, finding)
+
+    def _publish(
+        self, session: InferenceSession | None, account: AccountSnapshot, finding: Finding | None
+    ) -> InferenceStatus:
+        said = self._said
+        message = InferenceStatus(state=self.state, detail=said.detail, progress=said.progress)
         message.header.stamp = self._node.get_clock().now().to_msg()
         message.engine_load_time = float("nan")
         if session is not None and session.is_open:
