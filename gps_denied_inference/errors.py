@@ -14,6 +14,7 @@
     │   ├── ModelMismatchError          weights of another network
     │   └── FetchError                  could not be fetched (no network, not on the registry)
     ├── StorageError                    read-only folder, full disk, lock not to be had
+    │   └── TooLargeError               a file larger than what it is read for can be
     ├── EngineError
     │   ├── EngineRejectedError         the gate refused it; carries machine-readable reasons
     │   ├── EngineBuildError            the vendor's builder failed
@@ -103,6 +104,10 @@ class FetchError(ModelError):
 
 class StorageError(GpsDeniedInferenceError):
     """A folder is not writable, the disk is full, or a lock could not be had."""
+
+
+class TooLargeError(StorageError):
+    """A file is larger than what it is read for can be."""
 
 
 class EngineError(GpsDeniedInferenceError):

@@ -7,12 +7,11 @@ neither may wait for the other.
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from gps_denied_inference.errors import ConfigurationError
+from gps_denied_inference.errors import ConfigurationError, StorageError
 from gps_denied_inference.maps.describe import describe
 from gps_denied_inference.maps.store import MapStore
 from gps_denied_inference.maps.tiles import MapInfo
@@ -24,6 +23,7 @@ from gps_denied_inference.pipeline.localization.plan import Optics
 from gps_denied_inference.pipeline.localization.prior import Prior
 from gps_denied_inference.runtimes.contract import Progress
 from gps_denied_inference.settings import Settings
+from gps_denied_inference.storage.files import user_path
 
 
 class Locator:
@@ -50,9 +50,9 @@ class Locator:
                 "task 'localize' needs map_file: prepare a map with 'gdi map prepare'"
             )
         try:
-            path = Path(settings.map_file).expanduser()
-        except RuntimeError as error:  # the home folder of nobody
-            raise ConfigurationError(f"map_file '{settings.map_file}': {error}") from error
+            path = user_path(settings.map_file)
+        except StorageError as error:
+            raise ConfigurationError(f"map_file {error}") from error
         self.store = MapStore(path)
         self._networks: Networks | None = None
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import threadpoolctl
@@ -20,6 +19,7 @@ from gps_denied_inference.runtimes.contract import BuildConfig, EngineHandle, Pr
 from gps_denied_inference.runtimes.selection import select
 from gps_denied_inference.runtimes.table import find
 from gps_denied_inference.settings import Settings
+from gps_denied_inference.storage.files import user_path
 
 if TYPE_CHECKING:
     from gps_denied_inference.thermal.state import ThermalState
@@ -60,13 +60,13 @@ class Networks:
         self.selection = select(
             settings.runtime, settings.device, settings.precision, precisions=precisions
         )
-        folder = settings.engine_cache_directory
+        folder, key = settings.engine_cache_directory, settings.engine_public_key
         self._runtime = create_runtime(
             self.selection.runtime,
-            cache=EngineCache(Path(folder).expanduser() if folder else None),
+            cache=EngineCache(user_path(folder, "engine_cache_directory") if folder else None),
             gate=EngineGate(
                 require_signature=settings.require_signed_engines,
-                public_key=Path(settings.engine_public_key) if settings.engine_public_key else None,
+                public_key=user_path(key, "engine_public_key") if key else None,
             ),
             policy=settings.engine_policy,
             thermal_source=thermal_source,
@@ -123,7 +123,7 @@ class Networks:
         own = settings.weights_file if kind == "extractor" else ""
         model = zoo.resolve(
             name,
-            weights=Path(own).expanduser() if own else None,
+            weights=user_path(own, "weights_file") if own else None,
             need_weights=find(selection.runtime)[0].needs_weights,
         )
         if model.kind != kind:

@@ -9,7 +9,6 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from gps_denied_inference.pipeline.tracking.update import TrackUpdate
 from gps_denied_inference.runtimes.contract import EngineHandle, Progress, Readback
 from gps_denied_inference.runtimes.selection import Selection
 from gps_denied_inference.settings import Settings
+from gps_denied_inference.storage.files import user_path
 
 if TYPE_CHECKING:
     from gps_denied_inference.thermal.state import ThermalState
@@ -124,12 +124,12 @@ class InferenceSession:
         settings = self.settings
         try:
             return read_image(
-                Path(file).expanduser(),
+                user_path(file),
                 settings.color,  # type: ignore[arg-type]
                 settings.mono16_scaling,  # type: ignore[arg-type]
                 settings.max_image_pixels,
             )
-        except (FrameError, StorageError, RuntimeError) as error:  # RuntimeError: ~ of no user
+        except (FrameError, StorageError) as error:
             raise ConfigurationError(f"reference_file '{file}' is refused: {error}") from error
 
     @property

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from gps_denied_inference.errors import ConfigurationError
+from gps_denied_inference.storage.files import user_path
 
 GRID = "egm96_15.gtx"
 FOLDERS = ("/usr/share/proj", "/usr/local/share/proj", "/opt/homebrew/share/proj")
@@ -24,7 +25,7 @@ def find_grid(file: str = "") -> Path | None:
         ConfigurationError: the file that is named is not there.
     """
     if file:
-        named = Path(file).expanduser()
+        named = user_path(file, "geoid_grid")
         if not named.is_file():
             raise ConfigurationError(f"geoid_grid '{file}' is no file: give PROJ's {GRID}")
         return named

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from gps_denied_inference.storage.documents import write_json
 
     artifact = engine_file(args.engine)
-    gate = EngineGate(require_signature=args.require_signature, public_key=args.public_key)
+    gate = EngineGate(args.require_signature, args.public_key, "--public-key")
     machine, note = _machine(artifact, args.device)
     decision = gate.check(artifact, machine)
     print(decision.message)
@@ -115,10 +115,10 @@ def _ask_runtime(manifest: EngineManifest, device: str | None) -> tuple[RunningM
 
 
 def _manifest(artifact: Path) -> EngineManifest | None:
-    from gps_denied_inference.engines.manifest import EngineManifest, manifest_path
+    from gps_denied_inference.engines.manifest import EngineManifest
     from gps_denied_inference.errors import EngineRejectedError
 
     try:
-        return EngineManifest.from_json(manifest_path(artifact).read_bytes())
-    except (OSError, EngineRejectedError):
+        return EngineManifest.read(artifact)
+    except EngineRejectedError:
         return None  # the gate says why

@@ -16,6 +16,7 @@ from gps_denied_inference.errors import ConfigurationError, FrameError, StorageE
 from gps_denied_inference.images.files import IMAGE_SUFFIXES, read_image
 from gps_denied_inference.images.limits import MAX_PIXELS, check_pixel_count
 from gps_denied_inference.images.raw import DepthScaling
+from gps_denied_inference.storage.files import user_path
 
 LONGEST_SIDE = 1920
 """px; larger frames are made smaller, as a flight camera's driver does before it publishes."""
@@ -50,8 +51,8 @@ def open_source(
 
         return SimulatedFlight(120 if limit is None else limit, relief=True)
     try:
-        path = Path(spec).expanduser()
-    except RuntimeError as error:  # the home folder of nobody
+        path = user_path(spec)
+    except StorageError as error:
         raise ConfigurationError(f"source {spec}: {error}") from error
     if not path.exists():
         raise ConfigurationError(f"source {spec} does not exist")

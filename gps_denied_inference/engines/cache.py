@@ -46,6 +46,7 @@ from gps_denied_inference.errors import (
     StorageError,
 )
 from gps_denied_inference.runtimes.specs import BuildConfig, Model, Progress, TensorSpec
+from gps_denied_inference.storage.files import user_cache
 from gps_denied_inference.versions import installed_version
 
 _LOG = logging.getLogger(__name__)
@@ -96,12 +97,7 @@ def default_root() -> Path:
     Raises:
         StorageError: there is no home folder either.
     """
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        cache = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
-    except RuntimeError as error:
-        raise StorageError("no home folder for the engine cache: set XDG_CACHE_HOME") from error
-    return cache / "gps_denied_inference" / "engines"
+    return user_cache("engines")
 
 
 def cache_key(model: Model, config: BuildConfig, recipe: EngineRecipe) -> str:

@@ -17,13 +17,12 @@ from pathlib import Path
 from gps_denied_inference.engines import reasons
 from gps_denied_inference.engines.entry import EngineCacheEntry
 from gps_denied_inference.engines.manifest import (
-    MAX_MANIFEST_BYTES,
     EngineManifest,
     engine_config,
-    manifest_path,
 )
-from gps_denied_inference.errors import EngineRejectedError, InvalidParameterError
+from gps_denied_inference.errors import EngineRejectedError, InvalidParameterError, StorageError
 from gps_denied_inference.runtimes.specs import BuildConfig, Model, expected_tensors
+from gps_denied_inference.storage.files import MAX_ENGINE_BYTES, open_regular
 from gps_denied_inference.versions import installed_version
 
 
@@ -85,23 +84,29 @@ class EngineGate:
         require_signature: refuse an engine that the trusted key did not sign.
         public_key: PEM file with the trusted Ed25519 key. With a key but without
             ``require_signature``, unsigned engines pass and wrongly signed ones do not.
+        parameter: what the user names the key with.
 
     Raises:
         InvalidParameterError: a signature is required and no key is given, or it is unusable.
         RuntimeUnavailableError: a key is given and ``cryptography`` is not installed.
     """
 
-    def __init__(self, require_signature: bool = False, public_key: Path | None = None) -> None:
+    def __init__(
+        self,
+        require_signature: bool = False,
+        public_key: Path | None = None,
+        parameter: str = "engine_public_key",
+    ) -> None:
         if require_signature and public_key is None:
             raise InvalidParameterError(
-                "public_key", None, "a PEM file where signed engines are required"
+                parameter, None, "a PEM file where signed engines are required"
             )
         self.require_signature = require_signature
         self._key = None
         if public_key is not None:
             from gps_denied_inference.engines.signing import load_public_key
 
-            self._key = load_public_key(public_key)
+            self._key = load_public_key(public_key, parameter)
 
     def check(
         self,
@@ -170,8 +175,8 @@ class EngineGate:
         try:
             # The manifest is read after the engine is opened, so that an entry that is replaced
             # in between shows as a wrong hash and never as a mixture.
-            with artifact.open("rb") as stream:
-                manifest = _read_manifest(artifact)
+            with open_regular(artifact, MAX_ENGINE_BYTES) as stream:
+                manifest = EngineManifest.read(artifact)
                 if model is not None:
                     found += _model_findings(manifest, model)
                 found += _machine_findings(manifest, machine)
@@ -183,8 +188,11 @@ class EngineGate:
                 found += self._signature_findings(manifest)
                 data, findings = _read_artifact(stream.fileno(), manifest)
                 found += findings
-        except FileNotFoundError:
-            found.append((reasons.MISSING_ARTIFACT, "there is no engine file"))
+        except StorageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                found.append((reasons.MISSING_ARTIFACT, "there is no engine file"))
+            else:
+                found.append((reasons.UNREADABLE, str(error)))
         except OSError as error:
             found.append((reasons.UNREADABLE, f"cannot be read: {error.strerror}"))
         except EngineRejectedError as error:
@@ -209,18 +217,6 @@ class EngineGate:
         if verify(manifest, self._key):
             return []
         return [(reasons.SIGNATURE, "its signature is not of the trusted key")]
-
-
-def _read_manifest(artifact: Path) -> EngineManifest:
-    path = manifest_path(artifact)
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_MANIFEST_BYTES + 1)
-    except FileNotFoundError as error:
-        raise EngineRejectedError(
-            f"there is no manifest {path.name} beside it", [reasons.MISSING_MANIFEST]
-        ) from error
-    return EngineManifest.from_json(data)
 
 
 def _read_artifact(

@@ -135,11 +135,9 @@ def _describe(folder: Path) -> CachedEngine:
         problem = "there is no manifest"
     else:
         try:
-            manifest = EngineManifest.from_json(path.read_bytes())
+            manifest = EngineManifest.read(artifact)
         except EngineRejectedError as error:
             problem = str(error)
-        except OSError as error:
-            problem = f"the manifest cannot be read: {error.strerror}"
         else:
             kept = _why_kept(folder, files, manifest)
             return CachedEngine(folder, artifact, size, last_used, manifest, "", kept)

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from gps_denied_inference.engines import reasons
-from gps_denied_inference.errors import EngineRejectedError
+from gps_denied_inference.errors import EngineRejectedError, StorageError, TooLargeError
 from gps_denied_inference.runtimes.specs import BuildConfig, TensorSpec
+from gps_denied_inference.storage.files import read_regular
 
 SCHEMA = 1
 TARGET_OPTION = "compute_capability"
@@ -129,6 +130,25 @@ class EngineManifest:
                 "again",
                 [reasons.MANIFEST_MALFORMED],
             ) from error
+
+    @classmethod
+    def read(cls, artifact: Path) -> EngineManifest:
+        """Return the manifest that lies beside an engine.
+
+        Raises:
+            EngineRejectedError: there is none, or it cannot be read or is not intact.
+        """
+        path = manifest_path(artifact)
+        try:
+            return cls.from_json(read_regular(path, MAX_MANIFEST_BYTES))
+        except TooLargeError as error:
+            raise EngineRejectedError(str(error), [reasons.MANIFEST_MALFORMED]) from error
+        except StorageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise EngineRejectedError(
+                    f"there is no manifest {path.name} beside it", [reasons.MISSING_MANIFEST]
+                ) from error
+            raise EngineRejectedError(str(error), [reasons.UNREADABLE]) from error
 
     def to_json(self) -> bytes:
         """Return the one byte sequence that stands for this manifest."""

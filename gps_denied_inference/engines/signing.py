@@ -23,6 +23,7 @@ from gps_denied_inference.errors import (
     RuntimeUnavailableError,
     StorageError,
 )
+from gps_denied_inference.storage.files import MAX_ENGINE_BYTES, MAX_KEY_BYTES, read_regular
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -66,8 +67,8 @@ def key_id(key: Ed25519PublicKey) -> str:
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()
 
 
-def load_public_key(path: Path) -> Ed25519PublicKey:
-    """Read a public key.
+def load_public_key(path: Path, parameter: str = "engine_public_key") -> Ed25519PublicKey:
+    """Read a public key; ``parameter`` is what the user named it with.
 
     Raises:
         InvalidParameterError: unreadable, or no Ed25519 public key in PEM.
@@ -79,13 +80,13 @@ def load_public_key(path: Path) -> Ed25519PublicKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
-        key = serialization.load_pem_public_key(path.read_bytes())
-    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        key = serialization.load_pem_public_key(read_regular(path, MAX_KEY_BYTES))
+    except (StorageError, ValueError, UnsupportedAlgorithm) as error:
         raise InvalidParameterError(
-            "public_key", str(path), f"a readable Ed25519 public key in PEM ({error})"
+            parameter, str(path), f"a readable Ed25519 public key in PEM ({error})"
         ) from error
     if not isinstance(key, Ed25519PublicKey):
-        raise InvalidParameterError("public_key", str(path), "an Ed25519 public key in PEM")
+        raise InvalidParameterError(parameter, str(path), "an Ed25519 public key in PEM")
     return key
 
 
@@ -102,8 +103,8 @@ def load_private_key(path: Path) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        key = serialization.load_pem_private_key(read_regular(path, MAX_KEY_BYTES), password=None)
+    except (StorageError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise InvalidParameterError(
             "private_key", str(path), f"a readable Ed25519 private key in PEM ({error})"
         ) from error
@@ -121,17 +122,10 @@ def sign(artifact: Path, key: Ed25519PrivateKey) -> EngineManifest:
     """
     path = manifest_path(artifact)
     try:
-        data = artifact.read_bytes()
-    except OSError as error:
-        raise EngineRejectedError(
-            f"cannot read engine {artifact}: {error.strerror}", [reasons.MISSING_ARTIFACT]
-        ) from error
-    try:
-        manifest = EngineManifest.from_json(path.read_bytes())
-    except OSError as error:
-        raise EngineRejectedError(
-            f"cannot read manifest {path}: {error.strerror}", [reasons.MISSING_MANIFEST]
-        ) from error
+        data = read_regular(artifact, MAX_ENGINE_BYTES)
+    except StorageError as error:
+        raise EngineRejectedError(f"engine: {error}", [reasons.MISSING_ARTIFACT]) from error
+    manifest = EngineManifest.read(artifact)
     if hashlib.sha256(data).hexdigest() != manifest.artifact_sha256:
         raise EngineRejectedError(
             f"engine {artifact} is not the one its manifest describes: compile it again",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 
-from gps_denied_inference.errors import FrameError, StorageError
+from gps_denied_inference.errors import FrameError, TooLargeError
 from gps_denied_inference.images.compressed import decode_image
 from gps_denied_inference.images.limits import MAX_PIXELS
 from gps_denied_inference.images.raw import ByteArray, Color, DepthScaling
+from gps_denied_inference.storage.files import read_regular
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -49,19 +48,6 @@ def read_image(
 
 def _read(path: Path, most: int) -> bytes:
     try:
-        # Without O_NONBLOCK the opening of a pipe waits for its other end.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise StorageError(f"{path} is no regular file")
-            if status.st_size > most:
-                raise FrameError(
-                    f"image file {path} has {status.st_size} bytes, more than {most}: "
-                    "max_image_pixels bounds it",
-                    "too_large",
-                )
-            return file.read(most)
-    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
-        raise StorageError(
-            f"cannot read image file {path}: {getattr(error, 'strerror', None) or error}"
-        ) from error
+        return read_regular(path, most)
+    except TooLargeError as error:
+        raise FrameError(f"{error}: max_image_pixels bounds it", "too_large") from error

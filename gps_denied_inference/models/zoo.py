@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from gps_denied_inference.errors import (
     UnknownNameError,
 )
 from gps_denied_inference.runtimes.specs import Model
+from gps_denied_inference.storage.files import MAX_WEIGHTS_BYTES, open_regular, user_cache
 
 ENTRY_POINTS = "gps_denied_inference.architectures"
 """Group of the functions, without arguments, that register other packages' networks and models."""
@@ -139,12 +139,7 @@ def weights_folder() -> Path:
     Raises:
         StorageError: XDG_CACHE_HOME is unset and there is no home folder.
     """
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        cache = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
-    except RuntimeError as error:
-        raise StorageError("no home folder to keep weights in: set XDG_CACHE_HOME") from error
-    return cache / "gps_denied_inference" / "weights"
+    return user_cache("weights")
 
 
 def exported_graph(entry: ZooEntry) -> Path | None:
@@ -181,13 +176,15 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 (hex) of a file.
 
     Raises:
-        ModelNotFoundError: the file is not there or cannot be read.
+        ModelNotFoundError: no regular file is there, it cannot be read, or it is too large.
     """
     digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
+        with open_regular(path, MAX_WEIGHTS_BYTES) as file:
             for block in iter(lambda: file.read(1 << 20), b""):
                 digest.update(block)
+    except StorageError as error:
+        raise ModelNotFoundError(str(error)) from error
     except OSError as error:
         raise ModelNotFoundError(f"cannot read {path}: {error.strerror}") from error
     return digest.hexdigest()

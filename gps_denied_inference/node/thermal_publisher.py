@@ -16,6 +16,7 @@ from gps_denied_inference.msg import ThermalState as ThermalStateMessage
 from gps_denied_inference.node import messages, qos
 from gps_denied_inference.runtimes.gpus import survey
 from gps_denied_inference.settings import Settings
+from gps_denied_inference.storage.files import user_path
 from gps_denied_inference.thermal.monitor import ThermalMonitor
 from gps_denied_inference.thermal.policy import PolicyConfig, ThermalAction, ThermalPolicy
 from gps_denied_inference.thermal.state import ThermalState
@@ -81,7 +82,7 @@ class ThermalStatePublisher:
         source = thermal.choose_source(
             settings.thermal_source,
             sysfs_root=Path(settings.thermal_sysfs_root),
-            replay=Path(replay) if replay else None,
+            replay=user_path(replay, "thermal_replay_file") if replay else None,
             device=gpu_of(settings.device),
         )
         period = 1.0 / settings.thermal_rate

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from gps_denied_inference.errors import InvalidParameterError, StorageError, ThermalReadError
+from gps_denied_inference.storage.files import MAX_RECORDING_BYTES, read_regular
 from gps_denied_inference.thermal.state import ThermalState
 
 FORMAT = "gps_denied_inference.thermal"
@@ -103,8 +104,8 @@ def load_recording(path: Path) -> list[tuple[float, ThermalState]]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_regular(path, MAX_RECORDING_BYTES).decode("utf-8").splitlines()
+    except (StorageError, UnicodeDecodeError) as error:
         raise ThermalReadError(f"thermal recording {path} cannot be read: {error}") from error
     header = _parse(lines[0]) if lines else None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
@@ -199,5 +200,5 @@ class ReplaySource:
 def _parse(line: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
