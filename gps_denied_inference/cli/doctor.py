@@ -22,7 +22,9 @@ from gps_denied_inference.versions import installed_version
 HELP = (
     "Say what this machine can run: libraries, GPU, runtimes, models, engine cache, thermal source "
     "and ROS, and for what does not work why, and the command that mends it. --run also loads "
-    "XFeat on each runtime and times it. Exit code 1 where no runtime works."
+    "XFeat on each runtime and times it; --report FILE does so at several sizes, compares the "
+    "answers, and writes a file to send back. Exit code 1 where no runtime works, or one that "
+    "should does not."
 )
 
 BASE = (
@@ -58,6 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--run", action="store_true", help="run XFeat on each runtime that works, with timings"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="check and time every runtime that works at three sizes, and write what others need "
+        "to know of this hardware as JSON (minutes; no host name, user name or path is in it)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,7 +76,22 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         write_json(args.json, report)
     works = any(row["works"] for row in report["runtimes"] if row["runtime"] != "fake")
-    return 0 if works and not report["missing_base"] else 1
+    good = works and not report["missing_base"]
+    if args.report and not report["missing_base"]:
+        good = _write_report(report, args.report) and good
+    return 0 if good else 1
+
+
+def _write_report(report: dict[str, Any], file: Path) -> bool:
+    """Measure, print and write; return whether all that works by doctor's account really does."""
+    from gps_denied_inference.cli import machine_report
+
+    print("\nruns")
+    runs = machine_report.measure(report["runtimes"], say=lambda line: print(f"  ... {line}"))
+    print(machine_report.render(runs))
+    write_json(file, machine_report.report(report, runs))
+    print(f"written: {file}")
+    return all(machine_report.passed(run) for run in runs)
 
 
 def examine(machine: Machine | None = None, *, try_runtimes: bool = False) -> dict[str, Any]:

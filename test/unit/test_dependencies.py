@@ -29,6 +29,7 @@ def test_doctor_looks_for_what_a_flight_needs() -> None:
         "rosbags",
         "mcap",
         "matplotlib",
+        "pillow",
     }  # not needed by every flight
     assert {name.replace("opencv-python-headless", "opencv") for name in named} == set(doctor.BASE)
 
@@ -37,7 +38,7 @@ def test_doctor_looks_for_what_a_flight_needs() -> None:
 def test_the_ros_package_or_its_readme_names_it_too(name: str) -> None:
     package = ET.parse(ROOT / "package.xml").getroot()
     depends = {element.text or "" for element in package.iter("exec_depend")}
-    key = "python3-" + name.replace("opencv-python-headless", "opencv")
+    key = "python3-" + {"opencv-python-headless": "opencv", "pillow": "pil"}.get(name, name)
     if depends & {key, f"{key}-pip"}:
         return
     # What rosdep does not know is installed by pip, wherever a ROS installation is set up.
