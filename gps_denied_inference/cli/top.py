@@ -116,6 +116,8 @@ def rows(
     lines = [("state", state)]
     if status["detail"]:
         lines.append(("detail", status["detail"]))
+    if status["task_detail"]:
+        lines.append(("task" if status["task_ok"] else "no result", status["task_detail"]))
     if status["provider"]:
         lines.append(
             (

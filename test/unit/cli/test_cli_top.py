@@ -13,7 +13,8 @@ NAN = float("nan")
 
 def status(**changes):
     fields = {
-        "state": 3, "detail": "", "progress": NAN, "task": "extract", "runtime": "onnxruntime",
+        "state": 3, "detail": "", "task_ok": True, "task_detail": "",
+        "progress": NAN, "task": "extract", "runtime": "onnxruntime",
         "runtime_version": "1.22.0",
         "provider": "CPUExecutionProvider", "device": "cpu", "precision": "fp32",
         "selection": "tensorrt: not installed", "model": "xfeat", "model_sha256": "ab" * 32,
@@ -53,6 +54,14 @@ def test_configuring_shows_progress_and_no_engine() -> None:
     assert shown["detail"] == "building"
     assert "runtime" not in shown
     assert "thermal" not in shown
+
+
+def test_a_task_without_result_is_shown_with_its_cause() -> None:
+    assert not {"task", "no result"} & set(dict(rows(status(), None, 0.0)))
+    shown = dict(rows(status(task_detail="reference of 9x9 px is seen whole"), None, 0.0))
+    assert shown["task"] == "reference of 9x9 px is seen whole"
+    shown = dict(rows(status(task_ok=False, task_detail="no reference: ..."), None, 0.0))
+    assert shown["no result"] == "no reference: ..."
 
 
 def test_what_was_not_measured_is_a_dash_and_silence_is_said() -> None:
