@@ -173,14 +173,14 @@ class FlightFilter:
         return base
 
     def prior(self, base: Prior) -> Prior | None:
-        """Return where the flight is expected; None unless located.
+        """Return where the flight is expected; None unless located, by a camera that looks down.
 
         Args:
             base: what is known besides; its height gives way to the filter's scale, its position
                 and heading to the filter's own.
         """
         best = self._best
-        if not self._located or best is None:
+        if not self._located or best is None or not base.looks_down:
             return None
         heading_sigma = math.sqrt(float(best.covariance[2, 2]))
         share = math.sqrt(float(best.covariance[3, 3]))

@@ -84,6 +84,8 @@ class FrameLocalizer:
             FrameError, InferenceError, DeviceOutOfMemoryError: from extractor and matcher.
         """
         search = self._search
+        if not prior.looks_down:
+            return Attempt(None, "implausible_tilt")
         todo = plan(prior, optics, self._tools.source.info, search.map_sigma)
         hunt = Hunt(self._tools, frame, optics, todo)
         if not hunt.look(todo.assumptions, search.voters, search.matched):

@@ -16,6 +16,10 @@ NADIR = (0.0, 0.0, 1.0)
 """Gravity in the frame of a camera that looks straight down."""
 
 
+MOST_TILT = math.radians(60.0)
+"""Of the camera from straight down, for a frame that is to be placed."""
+
+
 @dataclass(frozen=True)
 class Prior:
     """What is known of the camera when the frame was taken; None is "not known".
@@ -67,6 +71,11 @@ class Prior:
         """Unit vector of gravity in the camera's frame; straight ahead where it is not known."""
         vector = np.asarray(self.down if self.down is not None else NADIR, np.float64)
         return np.asarray(vector / np.linalg.norm(vector), np.float64)
+
+    @property
+    def looks_down(self) -> bool:
+        """Tell whether the axis meets the ground near enough below for frames to be placed."""
+        return bool(self.gravity[2] >= math.cos(MOST_TILT))
 
 
 def rotation(heading: float, gravity: Vector) -> Vector:

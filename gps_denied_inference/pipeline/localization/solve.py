@@ -17,9 +17,8 @@ from gps_denied_inference.pipeline.localization.fix import FrameFix
 from gps_denied_inference.pipeline.localization.placing import THRESHOLD_PX, Place, nearest_each
 from gps_denied_inference.pipeline.localization.plan import Plan
 from gps_denied_inference.pipeline.localization.pose import Estimate, Pose, estimate
-from gps_denied_inference.pipeline.localization.prior import Prior
+from gps_denied_inference.pipeline.localization.prior import MOST_TILT, Prior
 
-MOST_TILT = math.radians(60.0)
 REFINED_PX = 0.75 * THRESHOLD_PX
 """px of the tile: residual of an inlier once perspective is accounted for."""
 LEAST_PAIRS = 6

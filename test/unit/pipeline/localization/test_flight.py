@@ -293,6 +293,13 @@ class TestFlightFilter:
         axis = complex(*prior.position) + prior.height / -ahead[2] * complex(ahead[0], ahead[1])
         assert axis == pytest.approx(carried.estimate.at, abs=1e-6)
 
+    @pytest.mark.parametrize("down", [(0.0, 1.0, 0.0), (0.0, 0.0, -1.0), (1.0, 0.0, 0.1)])
+    def test_a_camera_that_does_not_look_down_is_expected_nowhere(self, down):
+        _, carried = located()
+        base = Prior(down=down, down_sigma=0.01)
+        assert carried.prior(base) is None
+        assert carried.search(base) == base
+
     def test_evidence_of_the_same_ground_weighs_a_quarter(self):
         hover, cruise = FlightFilter(WIDTH), FlightFilter(WIDTH)
         for carried, shift in ((hover, 0j), (cruise, 0.3 + 0j)):

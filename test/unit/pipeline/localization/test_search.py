@@ -17,6 +17,7 @@ from gps_denied_inference.pipeline.localization.acceptance import (
     confidence,
     refusal,
 )
+from gps_denied_inference.pipeline.localization.localizer import FrameLocalizer
 from gps_denied_inference.pipeline.localization.placing import Pairs, Sight, pair, places
 from gps_denied_inference.pipeline.localization.plan import Optics, plan
 from gps_denied_inference.pipeline.localization.prior import Prior
@@ -211,6 +212,14 @@ class _Source:
 def found(world, sight, tiles=None):
     pairings = [pair(sight, tile, MATCHER) for tile in tiles or world.tiles]
     return places(pairings), len(pairings)
+
+
+@pytest.mark.parametrize("down", [(0.0, 1.0, 0.0), (0.0, 0.0, -1.0), (1.0, 0.0, 0.1)])
+def test_a_camera_that_does_not_look_down_is_not_searched_for(world, down):
+    localizer = FrameLocalizer(_Source(world), None, None, (TILE, TILE))
+    prior = Prior(height=100.0, height_sigma=5.0, down=down, down_sigma=0.01)
+    attempt = localizer.locate(np.zeros((540, 960), np.uint8), prior, OPTICS)
+    assert (attempt.fix, attempt.reason) == (None, "implausible_tilt")
 
 
 class TestPlaces:
