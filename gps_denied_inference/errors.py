@@ -39,7 +39,19 @@ from collections.abc import Iterable
 
 
 class GpsDeniedInferenceError(Exception):
-    """Base class of every error raised by this package."""
+    """Base class of every error raised by this package; goes through processes as it is."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restored, (type(self), str(self), vars(self))
+
+
+def _restored(
+    kind: type[GpsDeniedInferenceError], message: str, values: dict[str, object]
+) -> GpsDeniedInferenceError:
+    error = kind.__new__(kind)
+    error.args = (message,)
+    error.__dict__.update(values)
+    return error
 
 
 class ConfigurationError(GpsDeniedInferenceError):

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gps_denied_inference.errors import ConfigurationError, StorageError
-from gps_denied_inference.maps.describe import describe
 from gps_denied_inference.maps.store import MapStore
 from gps_denied_inference.maps.tiles import MapInfo
 from gps_denied_inference.networks import Networks
@@ -88,7 +87,7 @@ class Locator:
             )
         matcher = networks.matcher(settings.localization_matcher, info.max_keypoints)
         size = (info.tile_px, info.tile_px)
-        self._localizer = FrameLocalizer(self.store, extractor, matcher, size, describe)
+        self._localizer = FrameLocalizer(self.store, extractor, matcher, size, self.store.describe)
 
     @property
     def info(self) -> MapInfo:

@@ -104,7 +104,6 @@ def _evaluate(
 ) -> tuple[list[Outcome], dict[str, Any]]:  # fmt: skip
     from gps_denied_inference.evaluation.priors import PriorOptions
     from gps_denied_inference.evaluation.running import Runner
-    from gps_denied_inference.maps.describe import describe
     from gps_denied_inference.maps.prepare import engine_settings
     from gps_denied_inference.models import zoo
     from gps_denied_inference.networks import Networks
@@ -127,7 +126,7 @@ def _evaluate(
             extractor,
             matcher,
             (info.tile_px, info.tile_px),
-            describe,
+            store.describe,
             Search(map_sigma=_not_negative(args.map_sigma)),
         )
         priors = PriorOptions(

@@ -86,12 +86,8 @@ def run(args: argparse.Namespace) -> int:
 def _prepare(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from gps_denied_inference.maps.prepare import (
-        Source,
-        describe_map,
-        engine_settings,
-        prepare,
-    )
+    from gps_denied_inference.maps.making import Source
+    from gps_denied_inference.maps.prepare import describe_map, engine_settings, prepare
 
     source = Source(args.source, args.corners, args.gsd_of_image, _origin(args.origin))
     settings = engine_settings(
@@ -128,13 +124,12 @@ def _prepare(args: argparse.Namespace) -> int:
     print(f"tiles     {outcome.tiles}{left_out}; {outcome.made} in this run, {elapsed:.1f} s")
     print(f"size      {outcome.bytes_per_tile / 1e3:.1f} kB a tile")
     print(f"map       {args.output}, content {outcome.content_sha256}")
-    if outcome.tiles == 0:
-        raise ConfigurationError("the map has no tiles: the raster shows nothing at these levels")
     return 0
 
 
 def _levels(args: argparse.Namespace, source: object) -> tuple[float, ...]:
-    from gps_denied_inference.maps.prepare import Source, levels_for
+    from gps_denied_inference.maps.making import Source
+    from gps_denied_inference.maps.prepare import levels_for
 
     heights = (args.height_min, args.height_max, args.fx, args.width)
     if args.gsd and any(value is not None for value in heights):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gps_denied_inference.errors import MapError
-from gps_denied_inference.maps.describe import DIM
+from gps_denied_inference.maps.descriptor import DIM
 from gps_denied_inference.pipeline.features import Features, FloatArray
 
 STEPS = 32

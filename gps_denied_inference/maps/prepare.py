@@ -8,46 +8,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
-
-from gps_denied_inference.errors import ConfigurationError, InvalidParameterError
-from gps_denied_inference.maps.codec import Encoded, encode
-from gps_denied_inference.maps.describe import describe
+from gps_denied_inference.errors import InvalidParameterError
 from gps_denied_inference.maps.frame import LocalFrame
-from gps_denied_inference.maps.sources.choose import open_raster
-from gps_denied_inference.maps.sources.raster import Mask, Raster
-from gps_denied_inference.maps.store import MapWriter
+from gps_denied_inference.maps.making import Made, Source, train
 from gps_denied_inference.maps.tiles import MapInfo, Place, grid
+from gps_denied_inference.maps.workers import CHUNK, Work, make_here, make_in_processes
+from gps_denied_inference.maps.writer import MapWriter
 from gps_denied_inference.networks import Networks
-from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.settings import Settings
 
-LEAST_SHOWN = 0.3
-"""Share of a tile that has to show something."""
-LEAST_FEATURES = 8
-EDGE = 8
-"""px around what shows nothing in which no feature is kept."""
 BATCH = 16
 """Tiles that are written in one step: what is lost at most when the process dies."""
 LEVEL_STEP = 1.5
 """Factor between the ground sampling distances of neighbouring levels."""
 TILE_OVER_FOOTPRINT = 1.15
 """A tile's side over the longer side of the frames that it is for."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """What :func:`~.sources.choose.open_raster` takes."""
-
-    path: Path
-    corners: Path | None = None
-    gsd: float | None = None
-    origin: tuple[float, float] | None = None
-
-    def open(self) -> Raster:
-        """Open it."""
-        return open_raster(self.path, self.corners, self.gsd, self.origin)
 
 
 @dataclass(frozen=True)
@@ -67,66 +42,6 @@ class Outcome:
     made: int
     content_sha256: str
     bytes_per_tile: float
-
-
-Made = tuple[Place, Encoded | None, str]
-"""A place, its tile, and where there is none the reason."""
-
-
-class TileMaker:
-    """Makes tiles of one raster with one engine.
-
-    Args:
-        source: the raster.
-        info: of the map.
-        settings: of the engine; see :func:`engine_settings`.
-    """
-
-    def __init__(self, source: Source, info: MapInfo, settings: Settings) -> None:
-        self._info = info
-        self._raster = source.open()
-        self._networks = Networks(settings)
-        self._extractor = self._networks.extractor(settings.max_keypoints)
-
-    def make(self, place: Place) -> Made:
-        """Make one tile.
-
-        Raises:
-            MapError: the raster cannot be read there.
-        """
-        info = self._info
-        image, shown = self._raster.read(info.frame, place.east, place.north, place.size, place.gsd)
-        if shown.mean() < LEAST_SHOWN:
-            return place, None, "nodata"
-        if info.color == "mono":
-            image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
-        features = _on_ground(self._extractor.extract(image), shown)
-        if features.count < LEAST_FEATURES:
-            return place, None, "featureless"
-        return place, encode(place.id, features, describe(features)), ""
-
-    def close(self) -> None:
-        """Give raster and engine back."""
-        self._networks.close()
-        self._raster.close()
-
-
-def _on_ground(features: Features, shown: Mask) -> Features:
-    """Drop features where the tile shows nothing, and along the edge of that."""
-    if shown.all():
-        return features
-    kernel = np.ones((2 * EDGE + 1, 2 * EDGE + 1), np.uint8)
-    padded = cv2.copyMakeBorder(shown.astype(np.uint8), EDGE, EDGE, EDGE, EDGE,
-                                cv2.BORDER_REPLICATE)  # fmt: skip
-    inside = cv2.erode(padded, kernel)[EDGE:-EDGE, EDGE:-EDGE] > 0
-    at = np.rint(features.keypoints).astype(int)
-    kept = inside[
-        np.clip(at[:, 1], 0, shown.shape[0] - 1), np.clip(at[:, 0], 0, shown.shape[1] - 1)
-    ]
-    return Features(
-        features.keypoints[kept], features.scores[kept], features.descriptors[kept],
-        features.width, features.height, features.model, features.model_sha256,
-    )  # fmt: skip
 
 
 def levels_for(
@@ -240,18 +155,25 @@ def prepare(
         raise InvalidParameterError("jobs", jobs, "in 1..256")
     places = grid(info)
     with MapWriter(destination, info) as writer:
-        todo = [place for place in places if place.id not in writer.done]
-        progress(len(places) - len(todo), len(places))
-        batch: list[Made] = []
-        for made in _make_all(source, info, settings, todo, jobs, dask):
-            batch.append(made)
-            if len(batch) >= BATCH:
-                _write(writer, batch)
-                progress(len(writer.done), len(places))
-        _write(writer, batch)
-        progress(len(writer.done), len(places))
+        before = len(writer.done)
+        progress(before, len(places))
+        if before < len(places):
+            descriptor = writer.descriptor
+            if descriptor is None:
+                descriptor = train(source, info, settings)
+                writer.set_descriptor(descriptor)
+            work = Work(source, info, settings, descriptor)
+            todo = (place for place in places if place.id not in writer.done)
+            batch: list[Made] = []
+            for made in _make_all(work, todo, len(places) - before, jobs, dask):
+                batch.append(made)
+                if len(batch) >= BATCH:
+                    _write(writer, batch)
+                    progress(len(writer.done), len(places))
+            _write(writer, batch)
+            progress(len(writer.done), len(places))
         digest = writer.finish()
-    return _outcome(destination, len(todo), digest)
+    return _outcome(destination, len(places) - before, digest)
 
 
 def _outcome(destination: Path, made: int, digest: str) -> Outcome:
@@ -274,60 +196,12 @@ def _write(writer: MapWriter, batch: list[Made]) -> None:
 
 
 def _make_all(
-    source: Source, info: MapInfo, settings: Settings, todo: list[Place], jobs: int, dask: str
+    work: Work, todo: Iterator[Place], count: int, jobs: int, dask: str
 ) -> Iterator[Made]:
     if dask:
         from gps_denied_inference.maps.regions import make_on_cluster
 
-        return make_on_cluster(dask, source, info, settings, todo)
-    if jobs > 1 and len(todo) > 1:
-        return _make_in_processes(source, info, settings, todo, jobs)
-    return _make_here(source, info, settings, todo)
-
-
-def _make_here(
-    source: Source, info: MapInfo, settings: Settings, todo: list[Place]
-) -> Iterator[Made]:
-    if not todo:
-        return
-    maker = TileMaker(source, info, settings)
-    try:
-        for place in todo:
-            yield maker.make(place)
-    finally:
-        maker.close()
-
-
-def _make_in_processes(
-    source: Source, info: MapInfo, settings: Settings, todo: list[Place], jobs: int
-) -> Iterator[Made]:
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-
-    context = multiprocessing.get_context("spawn")  # forked vendor libraries hang
-    with ProcessPoolExecutor(
-        min(jobs, len(todo)), context, initializer=start_worker, initargs=(source, info, settings)
-    ) as pool:
-        try:
-            yield from pool.map(work, todo, chunksize=4)
-        except BrokenProcessPool as error:
-            raise ConfigurationError(
-                f"a worker process ended ({error}): out of memory? Run the same command again "
-                "with fewer --jobs, it goes on"
-            ) from error
-
-
-_maker: TileMaker | None = None
-
-
-def start_worker(source: Source, info: MapInfo, settings: Settings) -> None:
-    """Prepare a worker process for :func:`work`."""
-    global _maker
-    _maker = TileMaker(source, info, settings)
-
-
-def work(place: Place) -> Made:
-    """Make one tile in a worker process."""
-    assert _maker is not None
-    return _maker.make(place)
+        return make_on_cluster(dask, work, todo)
+    if jobs > 1 and count > CHUNK:
+        return make_in_processes(work, todo, jobs)
+    return make_here(work, todo)

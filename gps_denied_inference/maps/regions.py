@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 from gps_denied_inference.errors import ConfigurationError
-from gps_denied_inference.maps.prepare import Made, Source, TileMaker
-from gps_denied_inference.maps.tiles import MapInfo, Place
-from gps_denied_inference.settings import Settings
+from gps_denied_inference.maps.making import Made, TileMaker
+from gps_denied_inference.maps.tiles import Place
+from gps_denied_inference.maps.workers import AHEAD, Work, chunks
 
-CHUNK = 8
-"""Tiles that a worker makes at a time."""
 _CONNECT_LIMIT = "15s"
 
 
-def make_on_cluster(
-    address: str, source: Source, info: MapInfo, settings: Settings, todo: list[Place]
-) -> Iterator[Made]:
+def make_on_cluster(address: str, work: Work, todo: Iterator[Place]) -> Iterator[Made]:
     """Make tiles on a cluster, in whatever order they come.
 
     Raises:
@@ -35,29 +32,32 @@ def make_on_cluster(
     except (OSError, ValueError, TimeoutError) as error:
         raise ConfigurationError(f"no Dask scheduler answers at '{address}': {error}") from error
     with client:
-        chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
-        futures = [
-            client.submit(_make_chunk, source, info, settings, chunk, pure=False)
-            for chunk in chunks
-        ]
-        for future in as_completed(futures):
+        workers = len(client.scheduler_info(n_workers=-1)["workers"])
+        if workers == 0:
+            raise ConfigurationError(f"the Dask scheduler at '{address}' has no workers")
+        shared = client.scatter(work, broadcast=True)
+        parts = chunks(todo)
+        running: Any = as_completed([])
+        for part in itertools.islice(parts, AHEAD * workers):
+            running.add(client.submit(_make_chunk, shared, part, pure=False))
+        for future in running:
             yield from future.result()
             future.release()
+            for part in itertools.islice(parts, 1):
+                running.add(client.submit(_make_chunk, shared, part, pure=False))
 
 
 _makers: dict[str, TileMaker] = {}
 _lock = threading.Lock()
 
 
-def _make_chunk(
-    source: Source, info: MapInfo, settings: Settings, chunk: list[Place]
-) -> list[Made]:
+def _make_chunk(work: Work, chunk: list[Place]) -> list[Made]:
     """Make some tiles on a worker; it keeps raster and engine for the next."""
-    key = f"{source} {info.to_json()}"
+    key = f"{work.source} {work.settings} {work.info.to_json()}"
     with _lock:  # one engine a worker, whatever its number of threads
         if key not in _makers:
             for old in _makers.values():
                 old.close()
             _makers.clear()
-            _makers[key] = TileMaker(source, info, settings)
-        return [_makers[key].make(place) for place in chunk]
+            _makers[key] = TileMaker(work.source, work.info, work.settings)
+        return [_makers[key].make(place, work.descriptor) for place in chunk]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import overload
 
 from gps_denied_inference.errors import InvalidParameterError
 from gps_denied_inference.maps.frame import LocalFrame
@@ -150,25 +153,57 @@ class Place:
     size: int
 
 
-def grid(info: MapInfo) -> list[Place]:
-    """Return every place of a map's tiles, level by level, row by row.
+class Grid(Sequence[Place]):
+    """Every place of a map's tiles, level by level, row by row; made when asked for.
 
     At each level the tiles cover the source's bounds; the outermost reach over them evenly.
+
+    Args:
+        info: of the map.
     """
-    places: list[Place] = []
-    for level, gsd in enumerate(info.levels):
-        side = info.tile_px * gsd
+
+    def __init__(self, info: MapInfo) -> None:
+        self._info = info
+        self._shapes = [self._shape(gsd) for gsd in info.levels]
+        self._starts = [0]
+        for rows, columns in self._shapes:
+            self._starts.append(self._starts[-1] + rows * columns)
+
+    def _shape(self, gsd: float) -> tuple[int, int]:
+        info, side = self._info, self._info.tile_px * gsd
         step = side * (1.0 - info.overlap)
         columns, rows = (
             max(1, math.ceil((extent - side) / step - 1e-9) + 1)
             for extent in (info.east - info.west, info.north - info.south)
         )
+        return rows, columns
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @overload
+    def __getitem__(self, id: int) -> Place: ...
+
+    @overload
+    def __getitem__(self, id: slice) -> list[Place]: ...
+
+    def __getitem__(self, id: int | slice) -> Place | list[Place]:
+        if isinstance(id, slice):
+            return [self[index] for index in range(*id.indices(len(self)))]
+        if not 0 <= id < len(self):
+            raise IndexError(id)
+        level = bisect.bisect_right(self._starts, id) - 1
+        info, gsd = self._info, self._info.levels[level]
+        rows, columns = self._shapes[level]
+        row, column = divmod(id - self._starts[level], columns)
+        side = info.tile_px * gsd
+        step = side * (1.0 - info.overlap)
         west = 0.5 * (info.west + info.east - side - (columns - 1) * step)
         north = 0.5 * (info.south + info.north + side + (rows - 1) * step)
-        for row in range(rows):
-            for column in range(columns):
-                east = west + column * step
-                top = north - row * step
-                place = Place(len(places), level, row, column, east, top, gsd, info.tile_px)
-                places.append(place)
-    return places
+        east, top = west + column * step, north - row * step
+        return Place(id, level, row, column, east, top, gsd, info.tile_px)
+
+
+def grid(info: MapInfo) -> Grid:
+    """Return every place of a map's tiles."""
+    return Grid(info)

@@ -11,7 +11,8 @@ import numpy as np
 
 from gps_denied_inference.demo.scene import GROUND_SAMPLE, load_scene
 from gps_denied_inference.demo.simulation import SimulatedFlight
-from gps_denied_inference.maps.prepare import Source, describe_map, engine_settings, prepare
+from gps_denied_inference.maps.making import Source
+from gps_denied_inference.maps.prepare import describe_map, engine_settings, prepare
 from gps_denied_inference.settings import Settings
 
 ORIGIN = (37.7, -121.6)

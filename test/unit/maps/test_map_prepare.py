@@ -14,13 +14,8 @@ import rasters
 
 from gps_denied_inference.cli.main import main
 from gps_denied_inference.errors import InvalidParameterError
-from gps_denied_inference.maps.prepare import (
-    Source,
-    describe_map,
-    engine_settings,
-    levels_for,
-    prepare,
-)
+from gps_denied_inference.maps.making import Source
+from gps_denied_inference.maps.prepare import describe_map, engine_settings, levels_for, prepare
 from gps_denied_inference.maps.store import MapStore
 from gps_denied_inference.settings import Settings
 
