@@ -6,8 +6,9 @@ from gps_denied_inference.lazy import exports
 
 if TYPE_CHECKING:
     from gps_denied_inference.maps.frame import LocalFrame
-    from gps_denied_inference.maps.store import MapStore, MapWriter
+    from gps_denied_inference.maps.store import MapStore
     from gps_denied_inference.maps.tiles import MapInfo, StoredTile
+    from gps_denied_inference.maps.writer import MapWriter
 
 __all__ = [
     "LocalFrame",
@@ -22,7 +23,8 @@ if not TYPE_CHECKING:
         __name__,
         {
             "frame": ("LocalFrame",),
-            "store": ("MapStore", "MapWriter"),
+            "store": ("MapStore",),
             "tiles": ("MapInfo", "StoredTile"),
+            "writer": ("MapWriter",),
         },
     )
