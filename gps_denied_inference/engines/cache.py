@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -45,6 +46,7 @@ from gps_denied_inference.errors import (
     InvalidParameterError,
     StorageError,
 )
+from gps_denied_inference.models.registry import default_registry
 from gps_denied_inference.runtimes.specs import BuildConfig, Model, Progress, TensorSpec
 from gps_denied_inference.storage.files import user_cache
 from gps_denied_inference.versions import installed_version
@@ -105,16 +107,23 @@ def cache_key(model: Model, config: BuildConfig, recipe: EngineRecipe) -> str:
     content = {
         "model": [model.name, model.architecture, model.kind, model.descriptor_dim],
         "graph": model.graph_sha256,
+        "builder": _builder_revision(model.architecture),
         "weights": model.weights_sha256,
         "config": engine_config(config),
         "machine": dataclasses.astuple(recipe.machine),
         "flags": dict(recipe.builder_flags),
         "suffix": recipe.suffix,
-        # Another version may assemble another graph of the same weights.
         "package_version": installed_version("gps_denied_inference"),
     }
     text = json.dumps(content, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@functools.cache
+def _builder_revision(architecture: str) -> str:
+    if architecture not in default_registry:
+        return ""
+    return default_registry.get(architecture).revision()
 
 
 class EngineCache:

@@ -10,9 +10,12 @@ anywhere else::
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from gps_denied_inference.errors import RegistrationError, UnknownNameError
@@ -68,12 +71,30 @@ class Architecture:
         factory: an :class:`ArchitectureFactory` or where to find it, as ``"module:attribute"``.
         graph: a :class:`GraphAssembler` or where to find it; None where no graph can be made.
         network: a ``NetworkExport`` or where to find it (``models.export``).
+        options: names in ``BuildConfig.options`` that it reads.
     """
 
     name: str
     factory: ArchitectureFactory | str
     graph: GraphAssembler | str | None = None
     network: Callable[..., Any] | str | None = None
+    options: tuple[str, ...] = ()
+
+    def revision(self) -> str:
+        """Return the hex SHA-256 over the source of what builds this architecture's engines.
+
+        That is every Python file of the folders of factory and graph where they are packages of
+        their own, else the module's file, and this package's shared builders.
+        """
+        files = {Path(__file__).with_name(f"{name}.py") for name in _SHARED}
+        for reference in (self.factory, self.graph):
+            files |= _sources(reference)
+        digest = hashlib.sha256()
+        for file in sorted(files):
+            content = file.read_bytes()
+            digest.update(f"{file.parent.name}/{file.name} {len(content)}\n".encode())
+            digest.update(content)
+        return digest.hexdigest()
 
     def load_module(self, model: Model, config: BuildConfig) -> torch.nn.Module:
         """Build the torch module of ``model``. Imports torch. Raises as the factory does."""
@@ -140,6 +161,24 @@ class ArchitectureRegistry:
         return name in self._entries
 
 
+_SHARED = ("graph_builder", "sampling", "specialise")
+"""Modules here that every architecture's graph is made with."""
+
+
+def _sources(reference: Any) -> set[Path]:
+    """Return the source files behind a callable or its path, without importing the module."""
+    if reference is None:
+        return set()
+    name = reference.partition(":")[0] if isinstance(reference, str) else reference.__module__
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return set()
+    file = Path(spec.origin)
+    # Within a package, the folder belongs to the network; a top-level one may hold anything.
+    own = name.count(".") > 1 and (file.parent / "__init__.py").is_file()
+    return set(file.parent.glob("*.py")) if own else {file}
+
+
 def _load(reference: Any) -> Any:
     if not isinstance(reference, str):
         return reference
@@ -156,7 +195,8 @@ def _identity(architecture: Architecture) -> tuple[Any, ...]:
             return f"{reference.__module__}:{name}"
         return reference
 
-    return key(architecture.factory), key(architecture.graph), key(architecture.network)
+    parts = (architecture.factory, architecture.graph, architecture.network)
+    return (*map(key, parts), architecture.options)
 
 
 default_registry = ArchitectureRegistry()
@@ -169,6 +209,7 @@ def register_architecture(
     *,
     graph: GraphAssembler | str | None = None,
     network: Callable[..., Any] | str | None = None,
+    options: tuple[str, ...] = (),
     registry: ArchitectureRegistry = default_registry,
 ) -> None:
     """Register an architecture under ``name`` (see :class:`Architecture`).
@@ -176,7 +217,7 @@ def register_architecture(
     Raises:
         RegistrationError: the name is taken by another architecture.
     """
-    registry.register(Architecture(name, factory, graph, network))
+    registry.register(Architecture(name, factory, graph, network, options))
 
 
 def load_module(model: Model, config: BuildConfig) -> torch.nn.Module:
@@ -200,12 +241,14 @@ register_architecture(
     f"{_HERE}.lightglue.module:load_lighterglue",
     graph=f"{_HERE}.lightglue.graph:assemble_lightglue",
     network=f"{_HERE}.lightglue.module:LIGHTERGLUE_EXPORT",
+    options=("match_threshold", "pruning"),
 )
 register_architecture(
     "mutual_nearest_neighbour",
     f"{_HERE}.lightglue.matching:load_mutual_nearest_neighbour",
     graph=f"{_HERE}.lightglue.graph:assemble_mutual_nearest_neighbour",
     network=f"{_HERE}.lightglue.matching:MUTUAL_NEAREST_NEIGHBOUR_EXPORT",
+    options=("min_cosine", "ratio"),
 )
 register_architecture(
     "aliked",
@@ -218,4 +261,5 @@ register_architecture(
     f"{_HERE}.lightglue.module:load_aliked_lightglue",
     graph=f"{_HERE}.lightglue.graph:assemble_lightglue",
     network=f"{_HERE}.lightglue.module:ALIKED_LIGHTGLUE_EXPORT",
+    options=("match_threshold", "pruning"),
 )

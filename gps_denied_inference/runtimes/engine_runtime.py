@@ -23,6 +23,7 @@ from gps_denied_inference.errors import (
     InvalidOutputError,
     InvalidParameterError,
 )
+from gps_denied_inference.models.registry import default_registry
 from gps_denied_inference.runtimes.checks import (
     check_handle,
     check_inputs,
@@ -81,6 +82,8 @@ class EngineRuntime:
 
     label: str
     """Name in the registry."""
+    build_options: tuple[str, ...] = ()
+    """Names in ``BuildConfig.options`` that this runtime reads, beside the architecture's own."""
 
     def __init__(
         self,
@@ -109,7 +112,12 @@ class EngineRuntime:
         progress: Progress | None,
         builder_flags: Mapping[str, str] | None = None,
     ) -> EngineCacheEntry:
-        """Find the engine in the cache, or let ``build`` write it there. Raises as it does."""
+        """Find the engine in the cache, or let ``build`` write it there. Raises as it does.
+
+        Raises:
+            also InvalidParameterError: an option that neither runtime nor architecture reads.
+        """
+        self._check_options(model, config)
         recipe = EngineRecipe(
             runtime_id=machine.runtime_id,
             runtime_version=machine.runtime_version,
@@ -121,6 +129,18 @@ class EngineRuntime:
             builder_flags=builder_flags or {},
         )
         return self._cache.obtain(model, config, recipe, progress, self._policy, self._gate)
+
+    def _check_options(self, model: Model, config: BuildConfig) -> None:
+        known = set(self.build_options)
+        if model.architecture in default_registry:
+            known.update(default_registry.get(model.architecture).options)
+        for name in sorted(set(config.options) - known):
+            raise InvalidParameterError(
+                f"option {name}",
+                config.options[name],
+                f"one of {', '.join(sorted(known)) or 'no options at all'} for model "
+                f"'{model.name}' on runtime '{self.label}'",
+            )
 
     def infer(self, handle: EngineHandle, inputs: Tensors) -> dict[str, npt.NDArray[Any]]:
         """Run one forward pass; calls on one handle wait for one another.

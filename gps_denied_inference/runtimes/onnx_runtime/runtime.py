@@ -69,6 +69,7 @@ class OrtRuntime(EngineRuntime):
     """
 
     label = "onnxruntime"
+    build_options = ("provider",)
 
     def __init__(
         self,

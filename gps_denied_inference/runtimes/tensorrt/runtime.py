@@ -32,7 +32,6 @@ from gps_denied_inference.errors import (
     RuntimeUnavailableError,
     UnsupportedDeviceError,
 )
-from gps_denied_inference.models.lightglue.options import MATCHER_OPTIONS
 from gps_denied_inference.models.specialise import specialise
 from gps_denied_inference.runtimes.checks import check_config, parse_device
 from gps_denied_inference.runtimes.contract import (
@@ -55,7 +54,6 @@ from gps_denied_inference.runtimes.tensorrt.probe import (
 )
 
 _HINT = "python3 -m pip install tensorrt (or tensorrt-rtx) cuda-python; on Jetson use JetPack's"
-_OPTIONS = ("compute_capability", "optimization_level", "workspace_mib", *MATCHER_OPTIONS)
 
 
 class TensorrtRuntime(EngineRuntime):
@@ -71,6 +69,7 @@ class TensorrtRuntime(EngineRuntime):
     """
 
     label = "tensorrt"
+    build_options = ("compute_capability", "optimization_level", "workspace_mib")
 
     def __init__(
         self,
@@ -221,9 +220,6 @@ class TensorrtRuntime(EngineRuntime):
             raise InvalidParameterError(
                 "device", config.device, "'cuda' or 'cuda:N' for runtime 'tensorrt'"
             )
-        unknown = sorted(set(config.options) - set(_OPTIONS))
-        if unknown:
-            raise InvalidParameterError("options", unknown[0], "one of " + ", ".join(_OPTIONS))
         return self._gpus.require(config.device, index) if self._gpus.gpus else None
 
     def _target(self, config: BuildConfig) -> RunningMachine:

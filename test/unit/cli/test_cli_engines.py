@@ -252,3 +252,17 @@ def test_only_tensorrt_builds_for_another_computer(capsys) -> None:
     command = ["compile", "xfeat", "--runtime", "fake", "--compute-capability", "8.9"]
     assert main(command) == 1
     assert "'tensorrt' with --compute-capability" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("runtime", ["fake", "onnxruntime", "pytorch"])
+def test_options_that_nothing_reads_are_refused_by_name(cache: Path, capsys, runtime: str) -> None:
+    if runtime == "pytorch":
+        pytest.importorskip("torch", reason="torch is not installed")
+    command = ["compile", "mutual_nearest_neighbour", "--runtime", runtime, "--device", "cpu"]
+    command += [*SMALL, "--cache", str(cache), "--option"]
+    assert main([*command, "prunning=off"]) == 1
+    said = capsys.readouterr().err
+    assert "'option prunning' = 'off'" in said
+    assert "min_cosine, " in said
+    assert not list(cache.glob("*"))
+    assert main([*command, "ratio=0.9"]) == 0

@@ -17,6 +17,7 @@ from pathlib import Path
 import filelock
 import pytest
 
+from gps_denied_inference.engines import cache as engine_cache
 from gps_denied_inference.engines import maintenance, reasons
 from gps_denied_inference.engines.cache import (
     EngineCache,
@@ -33,6 +34,7 @@ from gps_denied_inference.errors import (
     ModelIntegrityError,
     StorageError,
 )
+from gps_denied_inference.models.registry import Architecture, default_registry
 from gps_denied_inference.runtimes.contract import BuildConfig, Model, Progress
 from gps_denied_inference.runtimes.specs import engine_tensors
 
@@ -342,3 +344,30 @@ def test_full_disk(tmp_path: Path) -> None:
         cache.obtain(MODEL, CONFIG, recipe(Builder(b"x" * 1000)))
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_changed_graph_builder_is_another_engine(
+    cache: EngineCache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One line of the builder's source differs; the package's version does not."""
+    package = tmp_path / "outer" / "inner"
+    package.mkdir(parents=True)
+    for folder in (package.parent, package):
+        (folder / "__init__.py").touch()
+    builder, beside = package / "graph.py", package / "blocks.py"
+    builder.write_text("def assemble(network, model, config): return network\n")
+    beside.write_text("SIZE = 3\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entry = Architecture("mine", "outer.inner.graph:assemble", "outer.inner.graph:assemble")
+    revision = entry.revision()
+    assert entry.revision() == revision
+    beside.write_text("SIZE = 5\n")
+    assert entry.revision() != revision
+    before = cache_key(MODEL, CONFIG, recipe(Builder()))
+    monkeypatch.setattr(engine_cache, "_builder_revision", lambda architecture: revision)
+    assert cache_key(MODEL, CONFIG, recipe(Builder())) != before
+
+
+def test_every_architecture_here_has_a_revision_of_its_own() -> None:
+    revisions = {name: default_registry.get(name).revision() for name in ("xfeat", "aliked")}
+    assert len(set(revisions.values())) == 2

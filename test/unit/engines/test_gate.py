@@ -25,7 +25,7 @@ from gps_denied_inference.runtimes.contract import (
 from gps_denied_inference.runtimes.fake import FakeRuntime
 
 MODEL = Model("xfeat", "xfeat", "extractor", 64, graph_sha256="a" * 64)
-CONFIG = BuildConfig(height=64, width=96, max_keypoints=50, options={"mode": "plain"})
+CONFIG = BuildConfig(height=64, width=96, max_keypoints=50)
 MACHINE = RunningMachine("fake", "1", "", "cpu", "fp32")
 
 
@@ -111,7 +111,7 @@ CONFIG_CHANGES: list[tuple[str, dict[str, object]]] = [
     (reasons.PRECISION, {"precision": "fp16"}),
     (reasons.DEVICE, {"device": "cuda:0"}),
     (reasons.CONFIG, {"detection_threshold": 0.06}),
-    (reasons.CONFIG, {"options": {}}),
+    (reasons.CONFIG, {"options": {"ratio": "0.9"}}),
 ]
 
 

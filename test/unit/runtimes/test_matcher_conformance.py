@@ -12,16 +12,22 @@ from conformance_cases import CASES, HEIGHT, WIDTH, Arrays, Case, K, network, sc
 from benchmarks.engines import matcher_inputs, pairs_of
 from gps_denied_inference.engines.cache import EngineCache
 from gps_denied_inference.models import zoo
+from gps_denied_inference.models.registry import default_registry
 from gps_denied_inference.runtimes import create_runtime
 from gps_denied_inference.runtimes.contract import InferenceRuntime, Model
 
 CPU = next(case for case in CASES if case.name == "onnxruntime-cpu")
 
 
+def unpruned(case: Case, model: Model) -> dict[str, str]:
+    """The case's options, and all layers of all keypoints where the network can leave some out."""
+    prunes = "pruning" in default_registry.get(model.architecture).options
+    return {**case.config.options, **({"pruning": "off"} if prunes else {})}
+
+
 def answer(runtime: InferenceRuntime, case: Case, model: Model, *questions: Arrays) -> list[Arrays]:
     # GPUs never prune: compared is the whole network.
-    options = {**case.config.options, "pruning": "off"} if model.kind == "matcher" else {}
-    config = replace(case.config, options=options)
+    config = replace(case.config, options=unpruned(case, model))
     handle = runtime.deserialize_engine(runtime.compile_engine(model, config))
     found = [runtime.infer(handle, question) for question in questions]
     runtime.release_engine(handle)
@@ -51,7 +57,7 @@ def test_finds_what_the_reference_finds(
     model = network(name, case)
     runtime = create_runtime(case.runtime, cache=EngineCache(tmp_path / "tried"), **case.options())
     if case.why_no_run():
-        config = replace(case.config, options={**case.config.options, "pruning": "off"})
+        config = replace(case.config, options=unpruned(case, model))
         entry = runtime.compile_engine(model, config)
         assert {spec.name: spec.shape for spec in entry.manifest.outputs} == {
             "matches0": (K,),

@@ -81,7 +81,7 @@ def load_toy(model: Model, config: BuildConfig) -> Toy:
 
 @pytest.fixture(autouse=True)
 def toy_architecture() -> Iterator[None]:
-    register_architecture("toy", load_toy)
+    register_architecture("toy", load_toy, options=("outputs",))
     yield
     Toy.fault = None
     entries: dict[str, Architecture] = default_registry._entries
