@@ -125,8 +125,8 @@ class InferenceSession:
         try:
             return read_image(
                 user_path(file),
-                settings.color,  # type: ignore[arg-type]
-                settings.mono16_scaling,  # type: ignore[arg-type]
+                settings.color,
+                settings.mono16_scaling,
                 settings.max_image_pixels,
             )
         except (FrameError, StorageError) as error:

@@ -8,13 +8,32 @@ README's table are made from it, so they cannot drift apart.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast, get_args, get_origin, get_type_hints
 
 from gps_denied_inference.errors import InvalidParameterError, UnknownNameError
+from gps_denied_inference.images.choices import Color, DepthScaling
 from gps_denied_inference.parameter import Parameter, setting
 from gps_denied_inference.runtimes import table
+
+Task = Literal["extract", "track", "match", "localize"]
+AskedPrecision = Literal["auto", "fp32", "fp16"]
+Pruning = Literal["auto", "off"]
+GeometryModel = Literal["homography", "fundamental", "none"]
+CloudLayout = Literal["vins_mono", "vins_fusion"]
+ImageTransport = Literal["raw", "compressed"]
+Reliability = Literal["reliable", "best_effort"]
+EnginePolicy = Literal["load_only", "build_if_needed"]
+ThermalSourceName = Literal["auto", "jtop", "nvml", "sysfs", "replay", "none"]
+
+
+@functools.cache
+def _words() -> Mapping[str, tuple[str, ...]]:
+    """Return the words of each setting whose type is a ``Literal``."""
+    kinds = get_type_hints(Settings)
+    return {name: get_args(kind) for name, kind in kinds.items() if get_origin(kind) is Literal}
 
 
 def _runtime_choices(documented: bool) -> tuple[str, ...]:
@@ -25,11 +44,10 @@ def _runtime_choices(documented: bool) -> tuple[str, ...]:
 class Settings:
     """All settings, valid by construction (:meth:`from_mapping` or :meth:`validate`)."""
 
-    task: str = setting(
+    task: Task = setting(
         "extract",
         "What is published per frame: features alone, features with track ids and matches to the "
         "previous key frame, matches against a reference image, or tracks and positions on a map.",
-        choices=("extract", "track", "match", "localize"),
     )
     runtime: str = setting(
         "auto",
@@ -40,10 +58,9 @@ class Settings:
         choices=_runtime_choices,
     )
     device: str = setting("auto", "'auto', 'cpu', 'cuda' or 'cuda:N'.")
-    precision: str = setting(
+    precision: AskedPrecision = setting(
         "auto",
         "Arithmetic of the network; 'auto' is fp16 on a GPU if the model has it, else fp32.",
-        choices=("auto", "fp32", "fp16"),
     )
     model: str = setting("xfeat", "Feature extractor, a name from 'gdi models list'.")
     weights_file: str = setting(
@@ -53,11 +70,10 @@ class Settings:
         "mutual_nearest_neighbour",
         "Matcher for tasks 'track' and 'match', a name from 'gdi models list'.",
     )
-    matcher_pruning: str = setting(
+    matcher_pruning: Pruning = setting(
         "auto",
         "'auto' lets LighterGlue leave unmatchable keypoints out of its later layers on a CPU, "
         "where that more than halves its time and costs a little accuracy; 'off' never does.",
-        choices=("auto", "off"),
     )
     image_width: int = setting(
         640,
@@ -74,10 +90,9 @@ class Settings:
         minimum=32,
         maximum=8192,
     )
-    color: str = setting(
+    color: Color = setting(
         "mono",
         "Channels given to the network: 'mono' or 'rgb'.",
-        choices=("mono", "rgb"),
     )
     max_keypoints: int = setting(1000, "Keypoints per frame at most (K).", minimum=1, maximum=3840)
     detection_threshold: float = setting(
@@ -90,11 +105,10 @@ class Settings:
         minimum=0.0,
         maximum=1.0,
     )
-    geometry: str = setting(
+    geometry: GeometryModel = setting(
         "homography",
         "Model that verifies matches: 'homography' (near-flat ground, high flight), "
         "'fundamental' (3D scene) or 'none'.",
-        choices=("homography", "fundamental", "none"),
     )
     geometry_threshold: float = setting(
         3.0, "Residual up to which a match is an inlier.", unit="px", minimum=0.1, maximum=50.0
@@ -131,30 +145,26 @@ class Settings:
         minimum=0.0,
         maximum=16.0,
     )
-    cloud_layout: str = setting(
+    cloud_layout: CloudLayout = setting(
         "vins_mono",
         "Channels of ~/feature_cloud: those that VINS-Mono or VINS-Fusion reads.",
-        choices=("vins_mono", "vins_fusion"),
     )
     cloud_max_points: int = setting(
         150, "Tracks in ~/feature_cloud at most.", minimum=1, maximum=3840
     )
-    image_transport: str = setting(
+    image_transport: ImageTransport = setting(
         "raw",
         "'raw' subscribes image (sensor_msgs/Image), 'compressed' subscribes image/compressed "
         "(sensor_msgs/CompressedImage: JPEG, PNG, TIFF, BMP, WebP, PGM or PPM).",
-        choices=("raw", "compressed"),
     )
-    result_reliability: str = setting(
+    result_reliability: Reliability = setting(
         "reliable",
         "QoS of features, matches and feature_cloud: 'reliable' (depth 10) or 'best_effort'.",
-        choices=("reliable", "best_effort"),
     )
-    mono16_scaling: str = setting(
+    mono16_scaling: DepthScaling = setting(
         "percentile",
         "How 16-bit images (thermal cameras) become 8-bit: 'percentile' (1 % to 99 % of the "
         "frame), 'minmax' or 'full' (the whole range).",
-        choices=("percentile", "minmax", "full"),
     )
     max_image_pixels: int = setting(
         25_000_000,
@@ -164,10 +174,9 @@ class Settings:
         minimum=1024,
         maximum=1_000_000_000,
     )
-    engine_policy: str = setting(
+    engine_policy: EnginePolicy = setting(
         "build_if_needed",
         "'load_only' never builds (flight); 'build_if_needed' builds an engine that is missing.",
-        choices=("load_only", "build_if_needed"),
     )
     engine_cache_directory: str = setting(
         "", "Folder of prepared engines; empty = the user's cache folder."
@@ -254,10 +263,9 @@ class Settings:
     )
     map_frame: str = setting("map", "frame_id of ~/pose and ~/odometry: east, north, up.")
     base_frame: str = setting("base_link", "child_frame_id of ~/odometry.")
-    thermal_source: str = setting(
+    thermal_source: ThermalSourceName = setting(
         "auto",
         "Where temperatures come from. 'auto' takes the first that answers (jtop, nvml, sysfs).",
-        choices=("auto", "jtop", "nvml", "sysfs", "replay", "none"),
     )
     thermal_rate: float = setting(
         1.0, "Rate of ~/thermal_state.", unit="Hz", minimum=0.1, maximum=20.0
@@ -307,6 +315,8 @@ class Settings:
         """
         for field in dataclasses.fields(cls):
             details = dict(field.metadata["details"])
+            if words := _words().get(field.name):
+                details["choices"] = words
             if callable(details.get("choices")):
                 details["choices"] = details["choices"](documented)
             yield Parameter(
@@ -386,45 +396,3 @@ class Settings:
                 self.thermal_reduced_keypoints,
                 f"less than max_keypoints = {self.max_keypoints}",
             )
-
-
-def as_yaml() -> str:
-    """Return the commented parameter file that ships as ``config/inference.yaml``."""
-    lines = [
-        "# Every parameter of inference_node with its default.",
-        "# Made by: python -m gps_denied_inference.settings --yaml",
-        "/**:",
-        "  ros__parameters:",
-    ]
-    for row in Settings.table(documented=True):
-        when = "any time" if row.dynamic else "while unconfigured"
-        lines.append(f"    # {row.description}")
-        lines.append(f"    # {row.bound}; may be set {when}")
-        default = row.default
-        if isinstance(default, bool):
-            text = str(default).lower()
-        elif isinstance(default, str):
-            text = f'"{default}"'
-        else:
-            text = repr(default)
-        lines.append(f"    {row.name}: {text}")
-    return "\n".join(lines) + "\n"
-
-
-def as_markdown() -> str:
-    """Return the README's table of parameters."""
-    lines = ["| parameter | type | default | bounds | set | meaning |", "|---|---|---|---|---|---|"]
-    for row in Settings.table(documented=True):
-        when = "any time" if row.dynamic else "unconfigured"
-        default = f"`{row.default!r}`" if isinstance(row.default, str) else f"`{row.default}`"
-        lines.append(
-            f"| `{row.name}` | {row.type_name} | {default} | {row.bound} | {when} "
-            f"| {row.description} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    import sys
-
-    sys.stdout.write(as_markdown() if "--markdown" in sys.argv else as_yaml())

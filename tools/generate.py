@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gps_denied_inference.settings import as_markdown, as_yaml
+from settings_pages import as_markdown, as_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = "| parameter | type | default |"

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from gps_denied_inference.bags.layout import is_bag
 from gps_denied_inference.demo.frame import Frame, FrameSource
 from gps_denied_inference.errors import ConfigurationError, FrameError, StorageError
+from gps_denied_inference.images.choices import DepthScaling
 from gps_denied_inference.images.files import IMAGE_SUFFIXES, read_image
 from gps_denied_inference.images.limits import MAX_PIXELS, check_pixel_count
-from gps_denied_inference.images.raw import DepthScaling
 from gps_denied_inference.storage.files import user_path
 
 LONGEST_SIDE = 1920

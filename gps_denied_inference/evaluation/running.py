@@ -12,8 +12,8 @@ import numpy.typing as npt
 from gps_denied_inference.errors import ConfigurationError
 from gps_denied_inference.evaluation.frames import FrameRecord
 from gps_denied_inference.evaluation.priors import PriorMaker, PriorOptions
+from gps_denied_inference.images.choices import Color
 from gps_denied_inference.images.files import read_image
-from gps_denied_inference.images.raw import Color
 from gps_denied_inference.pipeline.camera import CameraModel
 from gps_denied_inference.pipeline.extractor import Extractor
 from gps_denied_inference.pipeline.features import Features

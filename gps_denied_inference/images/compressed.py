@@ -21,12 +21,11 @@ import numpy as np
 import simplejpeg
 
 from gps_denied_inference.errors import FrameError
+from gps_denied_inference.images.choices import Color, DepthScaling
 from gps_denied_inference.images.headers import ImageFile, read_header
 from gps_denied_inference.images.limits import MAX_PIXELS
 from gps_denied_inference.images.raw import (
     ByteArray,
-    Color,
-    DepthScaling,
     scale_to_8_bit,
 )
 

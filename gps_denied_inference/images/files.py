@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from gps_denied_inference.errors import FrameError, TooLargeError
+from gps_denied_inference.images.choices import Color, DepthScaling
 from gps_denied_inference.images.compressed import decode_image
 from gps_denied_inference.images.limits import MAX_PIXELS
-from gps_denied_inference.images.raw import ByteArray, Color, DepthScaling
+from gps_denied_inference.images.raw import ByteArray
 from gps_denied_inference.storage.files import read_regular
 
 IMAGE_SUFFIXES = frozenset(

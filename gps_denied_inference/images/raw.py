@@ -28,18 +28,17 @@ Choices that a caller should know:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from gps_denied_inference.errors import FrameError
+from gps_denied_inference.images.choices import Color, DepthScaling
 from gps_denied_inference.images.headers import read_header
 from gps_denied_inference.images.limits import MAX_PIXELS, check_pixel_count
 
-Color = Literal["mono", "rgb"]
-DepthScaling = Literal["percentile", "minmax", "full"]
 ByteArray = npt.NDArray[np.uint8]
 
 DEPTH_SCALINGS = ("percentile", "minmax", "full")

@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from gps_denied_inference.settings import as_markdown
+from settings_pages import as_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import yaml
+from settings_pages import as_markdown, as_yaml
 
 from gps_denied_inference.errors import InvalidParameterError, UnknownNameError
-from gps_denied_inference.settings import Settings, as_markdown, as_yaml
+from gps_denied_inference.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 ROWS = list(Settings.table())
@@ -92,3 +94,14 @@ def test_settings_that_do_not_go_together_are_refused(changes, name):
 )
 def test_settings_that_go_together_are_taken(changes):
     Settings.from_mapping({"task": "track"} | changes)
+
+
+def test_words_that_are_choices_are_literals() -> None:
+    """So a type checker refuses in a script what from_mapping refuses in a parameter file."""
+    kinds = get_type_hints(Settings)
+    rows = {row.name: row for row in Settings.table() if row.choices}
+    assert len(rows) >= 12
+    for name, row in rows.items():
+        if name != "runtime":  # other packages bring runtimes
+            assert get_args(kinds[name]) == row.choices, name
+    assert rows["task"].choices == ("extract", "track", "match", "localize")
