@@ -36,7 +36,7 @@ MODULES = [
     path
     for folder in ("node", "clients")
     for path in sorted((ROOT / "gps_denied_inference" / folder).glob("*.py"))
-    if path.name not in ("rclpy_compat.py", "node.py")
+    if path.name != "rclpy_compat.py"
 ]
 SOURCES = "".join(
     Path(module.__file__ or "").read_text(encoding="utf-8")
