@@ -287,7 +287,7 @@ def _ros() -> dict[str, Any]:
     messages = there("gps_denied_inference.msg")
     remedy = ""
     if not there("rclpy"):
-        remedy = "source /opt/ros/jazzy/setup.bash, or make a ROS environment with 'make setup'"
+        remedy = "source /opt/ros/jazzy/setup.bash, or run the source tree's tools/bootstrap"
     elif not messages:
         remedy = "colcon build --packages-select gps_denied_inference, then source its setup.bash"
     return {

@@ -109,8 +109,8 @@ def _check(model: Model, config: BuildConfig) -> None:
         if config.channels not in (1, 3):
             raise InvalidParameterError("channels", config.channels, "1 (mono) or 3 (RGB)")
         threshold = config.detection_threshold
-        if not 0.0 <= threshold < 1.0:
-            raise InvalidParameterError("detection_threshold", threshold, "in 0..1")
+        if not 0.0 <= threshold <= 1.0:
+            raise InvalidParameterError("detection_threshold", threshold, "a number in 0..1")
     _within("max_keypoints", config.max_keypoints, 1, MAX_KEYPOINTS, "keypoints")
     if config.precision not in ("fp32", "fp16"):
         raise InvalidParameterError("precision", config.precision, "'fp32' or 'fp16'")

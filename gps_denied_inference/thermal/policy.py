@@ -54,20 +54,23 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.dwell) and 0.5 <= self.dwell <= 600.0):
-            raise InvalidParameterError("dwell", self.dwell, "0.5..600 s")
+            raise InvalidParameterError("thermal_dwell", self.dwell, "0.5..600 s")
         for what, bound in (("rate", 1000.0), ("keypoints", 1_000_000)):
-            looser = math.inf
+            looser, cooler = math.inf, ""
             for level in ("warm", "throttling", "critical"):
-                name = f"{level}_{what}"
-                value = getattr(self, name)
+                value = getattr(self, f"{level}_{what}")
+                name = f"thermal_{level}_rate" if what == "rate" else "thermal_reduced_keypoints"
                 if not 0 <= value <= bound:
                     raise InvalidParameterError(name, value, f"0 (no limit) .. {bound:g}")
                 limit = value if value > 0 else math.inf
                 if limit > looser:
                     raise InvalidParameterError(
-                        name, value, f"at most {looser:g}, the limit of a cooler level"
+                        name,
+                        value,
+                        f"above 0 and at most {cooler} = {looser:g}, the limit of a cooler level; "
+                        "0 means none, and can be given where the cooler levels have none",
                     )
-                looser = limit
+                looser, cooler = limit, name if limit < math.inf else cooler
 
     def limits(self, level: ThermalLevel) -> tuple[float, int]:
         """Return (frame rate in Hz or NaN, keypoints or 0) that ``level`` commands."""

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gps_denied_inference.errors import RuntimeUnavailableError
+from gps_denied_inference.runtimes.tensorrt.probe import CUDA_MODULES
 
 _HINT = "python3 -m pip install cuda-python"
 _OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
@@ -142,7 +143,7 @@ class Cuda:
 
 
 def _import_runtime() -> Any:
-    for name in ("cuda.bindings.runtime", "cuda.cudart"):  # new and old place in cuda-python
+    for name in CUDA_MODULES:
         try:
             return importlib.import_module(name)
         except (ImportError, OSError):

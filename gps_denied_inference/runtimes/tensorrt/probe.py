@@ -13,6 +13,8 @@ TENSORRT_LIBRARIES = ("tensorrt", "tensorrt_rtx")
 RTX_COMPUTE_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 """GPUs that TensorRT for RTX runs on."""
 
+CUDA_MODULES = ("cuda.bindings.runtime", "cuda.cudart")
+"""New and old place in cuda-python."""
 _INSTALL = INSTALL + "tensorrt cuda-python"
 
 
@@ -34,12 +36,14 @@ def probe(machine: Machine, device: str, index: int) -> Availability:
             f" {gpu.compute_capability}; it takes {', '.join(RTX_COMPUTE_CAPABILITIES)})"
         )
         return Availability(False, version, reason, _INSTALL)
-    try:
-        machine.load("cuda.bindings.runtime")
-    except (ImportError, OSError) as error:
-        reason = f"cuda-python is missing ({error})"
-        return Availability(False, version, reason, INSTALL + "cuda-python")
-    return Availability(True, version)
+    for name in CUDA_MODULES:
+        try:
+            machine.load(name)
+        except (ImportError, OSError) as error:
+            reason = f"cuda-python is missing ({error})"
+        else:
+            return Availability(True, version)
+    return Availability(False, version, reason, INSTALL + "cuda-python")
 
 
 def find_tensorrt(

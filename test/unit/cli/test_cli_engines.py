@@ -266,3 +266,13 @@ def test_options_that_nothing_reads_are_refused_by_name(cache: Path, capsys, run
     assert "min_cosine, " in said
     assert not list(cache.glob("*"))
     assert main([*command, "ratio=0.9"]) == 0
+
+
+def test_a_threshold_of_one_is_within_the_one_bound_of_settings_and_builder(
+    cache: Path, capsys
+) -> None:
+    command = ["compile", "xfeat", "--runtime", "onnxruntime", "--device", "cpu", *SMALL]
+    command += ["--cache", str(cache), "--threshold"]
+    assert main([*command, "1.0"]) == 0
+    assert main([*command, "1.01"]) == 1
+    assert "'detection_threshold' = 1.01" in capsys.readouterr().err

@@ -176,3 +176,21 @@ def test_no_time_makes_it_raise(steps: list[tuple[float, ThermalLevel]]) -> None
     policy = ThermalPolicy()
     for now, level in steps:
         policy.update(state(level), now)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"warm_rate": 5.0}, "'thermal_throttling_rate' = 10.0.*thermal_warm_rate = 5"),
+        ({"critical_rate": 0.0}, "'thermal_critical_rate' = 0.0.*thermal_throttling_rate = 10"),
+        ({"dwell": 0.1}, "'thermal_dwell'"),
+        ({"throttling_keypoints": -1}, "'thermal_reduced_keypoints'"),
+    ],
+)
+def test_bounds_are_named_as_the_parameters_are(changes: dict[str, float], words: str) -> None:
+    with pytest.raises(InvalidParameterError, match=words):
+        PolicyConfig(**changes)  # type: ignore[arg-type]
+
+
+def test_no_limit_at_a_hot_level_where_the_cooler_ones_have_none() -> None:
+    PolicyConfig(warm_rate=0, throttling_rate=0, critical_rate=0)
