@@ -1,7 +1,9 @@
-"""pyproject.toml names what a flight needs, and every other list agrees."""
+"""pyproject.toml names what the package imports and nothing else, and every other list agrees."""
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -21,6 +23,33 @@ def requirements(*extras: str) -> set[str]:
     command = [sys.executable, str(TOOL), *extras]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     return {re.split(r"[^\w.-]", line)[0].lower().replace("_", "-") for line in lines}
+
+
+def imported(folder: Path) -> set[str]:
+    """Return the first names of everything that the Python files below a folder import."""
+    found = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found
+
+
+def distributions(modules: set[str]) -> set[str]:
+    """Return the installed distributions that bring these modules, normalised."""
+    known = importlib.metadata.packages_distributions()
+    return {
+        name.lower().replace("_", "-").replace("ruamel.yaml", "ruamel-yaml")
+        for module in modules
+        for name in known.get(module, ())
+    }
+
+
+def test_every_package_that_is_named_is_imported() -> None:
+    unused = requirements() - distributions(imported(ROOT / "gps_denied_inference"))
+    assert unused == set()
 
 
 def test_doctor_looks_for_what_a_flight_needs() -> None:
