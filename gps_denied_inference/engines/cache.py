@@ -33,12 +33,6 @@ from gps_denied_inference.engines.entry import EngineCacheEntry
 from gps_denied_inference.engines.gate import EngineGate, GateDecision, RunningMachine
 from gps_denied_inference.engines.layout import PREPARED, RETIRED, STAGING, mark_root, sweep
 from gps_denied_inference.engines.manifest import EngineManifest, engine_config, manifest_path
-from gps_denied_inference.engines.storage import (
-    storage,
-    storage_error,
-    sync_folder,
-    write_durably,
-)
 from gps_denied_inference.errors import (
     EngineBuildError,
     EngineRejectedError,
@@ -49,6 +43,12 @@ from gps_denied_inference.errors import (
 from gps_denied_inference.models.registry import default_registry
 from gps_denied_inference.runtimes.specs import BuildConfig, Model, Progress, TensorSpec
 from gps_denied_inference.storage.files import user_cache
+from gps_denied_inference.storage.writing import (
+    storage,
+    storage_error,
+    sync_folder,
+    write_durably,
+)
 from gps_denied_inference.versions import installed_version
 
 _LOG = logging.getLogger(__name__)

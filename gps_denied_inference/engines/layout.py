@@ -10,7 +10,7 @@ import re
 import shutil
 from pathlib import Path
 
-from gps_denied_inference.engines.storage import storage, write_durably
+from gps_denied_inference.storage.writing import storage, write_durably
 
 STAGING = ".staging-"
 RETIRED = ".retired-"

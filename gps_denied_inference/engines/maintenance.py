@@ -22,8 +22,8 @@ from gps_denied_inference.engines.layout import (
     sweep,
 )
 from gps_denied_inference.engines.manifest import EngineManifest, manifest_path
-from gps_denied_inference.engines.storage import storage_error
 from gps_denied_inference.errors import EngineRejectedError, InvalidParameterError, StorageError
+from gps_denied_inference.storage.writing import storage_error
 
 
 @dataclass(frozen=True)

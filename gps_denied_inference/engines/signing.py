@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from gps_denied_inference.engines import reasons
 from gps_denied_inference.engines.manifest import EngineManifest, manifest_path
-from gps_denied_inference.engines.storage import storage, write_durably
 from gps_denied_inference.errors import (
     EngineRejectedError,
     InvalidParameterError,
@@ -24,6 +23,7 @@ from gps_denied_inference.errors import (
     StorageError,
 )
 from gps_denied_inference.storage.files import MAX_ENGINE_BYTES, MAX_KEY_BYTES, read_regular
+from gps_denied_inference.storage.writing import storage, write_durably
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (

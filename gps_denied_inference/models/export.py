@@ -7,7 +7,6 @@ The graph holds the network's weights once and is independent of image size and 
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from pathlib import Path
 import onnx
 import torch
 
-from gps_denied_inference.errors import StorageError
 from gps_denied_inference.models.registry import default_registry
 from gps_denied_inference.runtimes.specs import Model
+from gps_denied_inference.storage.writing import write_file
 
 OPSET = 18
 
@@ -74,11 +73,5 @@ def export_network(model: Model, destination: Path) -> str:
         del node.metadata_props[:]
     onnx.checker.check_model(graph, full_check=True)
     content = graph.SerializeToString(deterministic=True)
-    temporary = destination.with_name(f".{destination.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, destination)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {destination}: {error.strerror}") from error
+    write_file(destination, content)
     return hashlib.sha256(content).hexdigest()

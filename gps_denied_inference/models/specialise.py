@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import onnx
@@ -14,10 +13,10 @@ from gps_denied_inference.errors import (
     ModelIntegrityError,
     ModelMismatchError,
     ModelNotFoundError,
-    StorageError,
 )
 from gps_denied_inference.models.registry import default_registry
 from gps_denied_inference.runtimes.specs import BuildConfig, Model, TensorSpec
+from gps_denied_inference.storage.writing import write_file
 
 MAX_KEYPOINTS = 3840
 """What TensorRT's TopK takes."""
@@ -48,17 +47,7 @@ def specialise(
     """
     graph = specialised_graph(model, config)
     content = graph.SerializeToString(deterministic=True)
-    destination = Path(destination)
-    temporary = destination.with_name(f".{destination.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, destination)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(f"cannot write the graph {destination}: {error.strerror}") from error
+    write_file(Path(destination), content, "the graph")
     return _specs(graph.graph.input), _specs(graph.graph.output)
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gps_denied_inference.errors import StorageError
+from gps_denied_inference.storage.writing import write_file
 
 
 def plain(value: Any) -> Any:
@@ -40,22 +39,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         StorageError: the folder cannot be made or written, or the disk is full.
     """
-    path = Path(path)
-    temporary: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it readable by its owner only
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-        reason = error.strerror or str(error)
-        raise StorageError(f"cannot write {path}: {reason}") from error
+    write_file(Path(path), text.encode("utf-8"), make_folder=True)
 
 
 def write_json(path: Path | str, data: Any) -> None:

@@ -1,4 +1,4 @@
-"""Durable writes to the engine cache, and what the file system refuses said in one line."""
+"""Durable writes, and what the file system refuses said in one line."""
 
 from __future__ import annotations
 
@@ -24,9 +24,27 @@ def write_durably(path: Path, data: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
+
+
+def write_file(path: Path, data: bytes, what: str = "", make_folder: bool = False) -> None:
+    """Write a file, ``what`` it is to a user, whole or not at all.
+
+    Raises:
+        StorageError: the folder cannot be made or written, or the disk is full.
+    """
+    try:
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, data)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {what}{what and ' '}{path}: {error.strerror or error}"
+        ) from error
 
 
 @contextlib.contextmanager
