@@ -33,8 +33,9 @@ class Rules:
         least_cells: of a 4 x 4 grid over the frame that hold agreeing keypoints.
         least_spread: shorter axis of the inliers' spread (2 sigma), as a share of the frame's
             shorter side.
-        sure_inliers: agreeing keypoints that settle it where they are ``sure_lead`` times those of
-            the second place: no second tile and no confidence is asked.
+        sure_inliers: agreeing keypoints that settle it, so that no second tile need agree, where
+            they are ``sure_lead`` times those of the second place.
+        sure_confidence: confidence that does the same.
         sure_lead: see there.
     """
 
@@ -44,6 +45,7 @@ class Rules:
     least_cells: int = 3
     least_spread: float = 0.08
     sure_inliers: int = 40
+    sure_confidence: float = 12.0
     sure_lead: float = 2.0
 
 
@@ -59,8 +61,9 @@ def refusal(place: Place, others: Sequence[Place], searched: int, rules: Rules) 
     if place.count < rules.least_inliers:
         return "too_few_inliers"
     second = max((other.count for other in others), default=0)
-    sure = place.count >= max(rules.sure_inliers, rules.sure_lead * second)
-    if not sure and confidence(place, searched) < rules.least_confidence:
+    found = confidence(place, searched)
+    sure = is_sure(place, second, found, rules)
+    if not sure and found < rules.least_confidence:
         return "by_chance"
     if place.count < rules.least_lead * second:
         return "ambiguous"
@@ -70,6 +73,19 @@ def refusal(place: Place, others: Sequence[Place], searched: int, rules: Rules) 
     if not sure and len(place.tiles) < 2 and place.silent:
         return "neighbours_disagree"
     return None
+
+
+def is_sure(place: Place, second: int, found: float, rules: Rules) -> bool:
+    """Tell whether a place leaves nothing to look for.
+
+    Args:
+        place: with at least the rules' inliers.
+        second: agreeing keypoints of the next place.
+        found: the place's confidence.
+        rules: what is asked.
+    """
+    leads = place.count >= rules.sure_lead * second
+    return leads and (place.count >= rules.sure_inliers or found >= rules.sure_confidence)
 
 
 def confidence(place: Place, searched: int) -> float:

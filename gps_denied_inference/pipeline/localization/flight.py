@@ -48,7 +48,7 @@ class FlightRules:
     sure_inliers: int = 100
     usual_inliers: int = 10
     most_gain: float = 10.0
-    believed_gain: float = 3.0
+    believed_gain: float = 4.0
     loss: float = 0.3
     confirm: float = 8.0
     lead: float = 4.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -35,6 +35,8 @@ ALIGNED_SCALE = 1.06
 SECOND_LOOK = Bounds(1.0 / 1.25, 1.25, math.radians(20.0))
 """Of the similarity once a view was made for its place."""
 STAGES = ("view", "extract", "candidates", "vote", "match", "solve")
+AT_ONCE = 4
+"""Pairs that are matched before it is asked whether that is enough."""
 NEAREST = 9
 """Tiles around a place: half-overlapping ones that the frame may lie on."""
 
@@ -77,11 +79,23 @@ class Hunt:
         self.pairings: list[Pairing] = []
         self.features = 0
 
-    def look(self, assumptions: Sequence[Assumption], voters: int, matched: int) -> int:
+    def look(
+        self,
+        assumptions: Sequence[Assumption],
+        voters: int,
+        matched: int,
+        enough: Callable[[list[Place]], bool],
+    ) -> int:
         """See the frame under each assumption, and match the views with the tiles most voted for.
 
+        Args:
+            assumptions: heights and headings.
+            voters: tiles at most whose features vote.
+            matched: pairs of view and tile at most that are matched.
+            enough: asked after every few pairs whether the places found so far will do.
+
         Returns:
-            How many pairs of view and tile were matched.
+            How many pairs of view and tile there were to match.
         """
         sights = [self._see(assumed, self._todo.bounds) for assumed in assumptions]
         self.features = max([self.features, *(sight.features.count for sight in sights)])
@@ -93,8 +107,14 @@ class Hunt:
         with self._timed("vote"):
             tiles = (self._tools.source.load(int(id)) for id in ids)
             chosen = sieve.shortlist(sights, tiles, matched)
-        with self._timed("match"):
-            self.pairings += [pair(sight, tile, self._tools.matcher) for sight, tile in chosen]
+        for start in range(0, len(chosen), AT_ONCE):
+            if start and enough(self.places()):
+                break
+            with self._timed("match"):
+                self.pairings += [
+                    pair(sight, tile, self._tools.matcher)
+                    for sight, tile in chosen[start : start + AT_ONCE]
+                ]
         return len(chosen)
 
     def places(self) -> list[Place]:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from gps_denied_inference.pipeline.localization.acceptance import Rules
+from gps_denied_inference.pipeline.localization.acceptance import (
+    Rules,
+    confidence,
+    is_sure,
+)
 from gps_denied_inference.pipeline.localization.candidates import Describe
 from gps_denied_inference.pipeline.localization.fix import Attempt, FrameFix
 from gps_denied_inference.pipeline.localization.hunt import Hunt, Tools
+from gps_denied_inference.pipeline.localization.placing import Place
 from gps_denied_inference.pipeline.localization.plan import Optics, Plan, plan
 from gps_denied_inference.pipeline.localization.prior import Prior
 from gps_denied_inference.pipeline.localization.solve import judge
@@ -30,7 +35,6 @@ class Search:
         matched: pairs of view and tile at most that the matcher gets at once.
         neighbours: further tiles around a place.
         second_looks: places at most that a frame is turned and scaled for.
-        sure_inliers: agreeing keypoints from which on no second look is taken.
         map_sigma: m, error of the map itself at one spot, for the covariance; 0 takes one pixel of
             the tiles. Satellite pictures are off by metres where orthophotos are not.
         rules: of acceptance.
@@ -40,7 +44,6 @@ class Search:
     matched: int = 8
     neighbours: int = 3
     second_looks: int = 3
-    sure_inliers: int = 40
     map_sigma: float = 0.0
     rules: Rules = field(default_factory=Rules)
 
@@ -88,13 +91,13 @@ class FrameLocalizer:
             return Attempt(None, "implausible_tilt")
         todo = plan(prior, optics, self._tools.source.info, search.map_sigma)
         hunt = Hunt(self._tools, frame, optics, todo)
-        if not hunt.look(todo.assumptions, search.voters, search.matched):
+        if not hunt.look(todo.assumptions, search.voters, search.matched, self._is_sure):
             return self._nothing(hunt, "no_candidates")
         if hunt.features < LEAST_FEATURES:
             return self._nothing(hunt, "too_few_features")
         fixes, reason = self._follow(hunt, todo, prior)
         if reason and todo.further:
-            hunt.look(todo.further, search.voters, search.matched)
+            hunt.look(todo.further, search.voters, search.matched, self._is_sure)
             fixes, reason = self._follow(hunt, todo, prior)
         fix = None if reason else fixes[0]
         return Attempt(fix, reason, fixes, len(hunt.pairings), hunt.features, hunt.timings)
@@ -106,7 +109,7 @@ class FrameLocalizer:
         if found:
             hunt.around(found[0], search.neighbours)
             found = hunt.places()
-        if found and found[0].count < search.sure_inliers:
+        if found and not self._is_sure(found):
             for place in found[: search.second_looks]:
                 hunt.look_again(place, search.neighbours + 1)
             found = hunt.places()
@@ -116,6 +119,14 @@ class FrameLocalizer:
         verdict = judge(found, len(hunt.pairings), todo, prior, search.rules)
         hunt.timings["solve"] += time.perf_counter() - begin
         return verdict
+
+    def _is_sure(self, found: list[Place]) -> bool:
+        """Tell whether the best place leaves nothing to look for."""
+        rules = self._search.rules
+        if not found or found[0].count < rules.least_inliers:
+            return False
+        second = max((place.count for place in found[1:]), default=0)
+        return is_sure(found[0], second, confidence(found[0], 1), rules)
 
     @staticmethod
     def _nothing(hunt: Hunt, reason: str) -> Attempt:

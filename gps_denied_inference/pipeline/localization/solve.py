@@ -22,6 +22,8 @@ from gps_denied_inference.pipeline.localization.prior import MOST_TILT, Prior
 REFINED_PX = 0.75 * THRESHOLD_PX
 """px of the tile: residual of an inlier once perspective is accounted for."""
 LEAST_PAIRS = 6
+MOST_SOLVED = 3
+"""Places that are refined: what a flight may have to decide between."""
 
 
 def judge(
@@ -40,7 +42,10 @@ def judge(
         The places that a camera could see so, best first, and a reason; an empty one says that the
         first of them is believed.
     """
-    solved = [_solve(place, todo, searched, _runner_up(place, found), prior) for place in found]
+    solved = [
+        _solve(place, todo, searched, _runner_up(place, found), prior, 1 if index else 2)
+        for index, place in enumerate(found[:MOST_SOLVED])
+    ]
     fixes = tuple(fix for fix in solved if fix is not None)
     best = solved[0]
     if best is None:
@@ -56,15 +61,18 @@ def _runner_up(place: Place, found: Sequence[Place]) -> int:
 
 
 def _solve(
-    place: Place, todo: Plan, searched: int, runner_up: int, prior: Prior
+    place: Place, todo: Plan, searched: int, runner_up: int, prior: Prior, rounds: int
 ) -> FrameFix | None:
-    """Refine a place with perspective; None where no camera could see it so."""
+    """Refine a place with perspective; None where no camera could see it so.
+
+    In each round the pairs that the pose explains replace those of the round before.
+    """
     sight = place.sight
     known = todo.known(sight.height)
     rays = sight.view.rays(sight.features.keypoints)
     start, indices, ground = _start(place, todo), place.indices, place.ground
     found: Estimate | None = None
-    for _ in range(2):
+    for _ in range(rounds):
         found = estimate(rays[indices], ground, start, known, place.gsd, REFINED_PX)
         if found is None or found.pose.gravity[2] < math.cos(MOST_TILT):
             return None

@@ -43,7 +43,7 @@ def arroio(shared_data, tmp_path_factory):
 def test_a_flight_over_another_season_is_found_from_nowhere_and_held(arroio, tmp_path, heading):
     """Its truth is off by up to 25 m, so right is within 30."""
     path, folder = arroio
-    some = [] if LONG else ["--limit", "7"]
+    some = [] if LONG else ["--limit", "9"]
     figures = figures_of(
         tmp_path, path, folder, "--filter", "--height-sigma", "0.15", "--heading", heading,
         "--wrong-beyond", "30", *some,
@@ -67,7 +67,7 @@ def test_a_flight_elsewhere_is_lost_all_the_way(arroio, shared_data, tmp_path):
     elsewhere = shared_data / "caliterra"
     if not elsewhere.is_dir():
         pytest.skip(f"no caliterra in {shared_data}")
-    some = [] if LONG else ["--limit", "3"]
+    some = [] if LONG else ["--limit", "2"]
     figures = figures_of(tmp_path, path, elsewhere, "--filter", "--heading", "unknown", *some)
     assert figures["fixes"] == 0
     assert set(figures["states"]) == {"lost"}

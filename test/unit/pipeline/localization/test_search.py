@@ -269,8 +269,10 @@ class TestPlaces:
         lonely = dataclasses.replace(
             place, indices=place.indices[few], ground=place.ground[few], tiles=(1,), silent=(2, 3)
         )
-        assert refusal(lonely, [], 8, Rules()) == "neighbours_disagree"
-        assert refusal(dataclasses.replace(lonely, silent=()), [], 8, Rules()) is None
+        unsure = Rules(sure_confidence=1e9)
+        assert refusal(lonely, [], 8, unsure) == "neighbours_disagree"
+        assert refusal(lonely, [], 8, Rules()) is None
+        assert refusal(dataclasses.replace(lonely, silent=()), [], 8, unsure) is None
 
     def test_few_inliers_are_refused_by_their_number_and_by_chance(self, world):
         place = found(world, world.sight(complex(64.0, 70.0)))[0][0]
@@ -279,6 +281,6 @@ class TestPlaces:
         luck = np.random.default_rng(0).permutation(place.pairs.ground)
         shuffled = dataclasses.replace(place, pairs=Pairs(place.pairs.indices, luck))
         assert confidence(place, 8) > 10.0
-        rules = Rules(sure_inliers=10_000)
+        rules = Rules(sure_inliers=10_000, sure_confidence=1e9)
         assert refusal(place, [], 8, rules) is None
         assert refusal(shuffled, [], 8, rules) == "by_chance"
