@@ -1,7 +1,8 @@
-"""Web Mercator tiles: a folder z/x/y.png, an MBTiles file or a PMTiles file."""
+"""Web Mercator tiles: a folder z/x/y.png, an MBTiles file or another backend."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import math
@@ -9,11 +10,12 @@ import sqlite3
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+import cv2
 import numpy as np
 
-from gps_denied_inference.errors import ConfigurationError, FrameError, MapError, StorageError
+from gps_denied_inference.errors import FrameError, MapError
 from gps_denied_inference.images.compressed import decode_image
 from gps_denied_inference.maps.frame import LocalFrame
 from gps_denied_inference.maps.sources.gdal import fingerprint, load_rasterio
@@ -129,8 +131,7 @@ class WebTiles:
                 if tile is not None and tile.shape[:2] == (px, px):
                     rows = slice((y - y0) * px, (y - y0 + 1) * px)
                     columns = slice((x - x0) * px, (x - x0 + 1) * px)
-                    mosaic[:3, rows, columns] = np.moveaxis(tile, 2, 0)
-                    mosaic[3, rows, columns] = 255
+                    mosaic[:, rows, columns] = np.moveaxis(tile, 2, 0)
         step = length / px
         from_affine = rasterio.Affine(
             step, 0.0, x0 * length - HALF_WORLD, 0.0, -step, HALF_WORLD - y0 * length
@@ -150,17 +151,33 @@ class WebTiles:
 
     @functools.lru_cache(maxsize=_CACHED)  # noqa: B019 - a raster lives as long as a preparation
     def _decoded(self, zoom: int, x: int, y: int) -> Image | None:
+        """Return (H, W, 4): RGB, and 255 where it shows something."""
         data = self._backend.tile(zoom, x, y)
         if data is None:
             return None
         try:
-            return decode_image(data, "rgb", max_pixels=_MAX_TILE_PIXELS)
+            return _with_alpha(data)
         except FrameError as error:
             raise MapError(f"{self.name}: tile {zoom}/{x}/{y}: {error}") from error
 
     def close(self) -> None:
         """Give it back."""
         self._backend.close()
+
+
+def _with_alpha(data: bytes) -> Image:
+    """Decode a tile to RGB and whether it is half opaque at least, (H, W, 4), 0 or 255.
+
+    Raises:
+        FrameError: it cannot be decoded.
+    """
+    image = decode_image(data, "rgb", max_pixels=_MAX_TILE_PIXELS)
+    alpha = np.full(image.shape[:2], 255, np.uint8)
+    jpeg = data.startswith(b"\xff\xd8")  # has no alpha
+    raw = None if jpeg else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if raw is not None and raw.ndim == 3 and raw.shape[2] == 4:
+        alpha[raw[..., 3] < np.iinfo(raw.dtype).max // 2] = 0
+    return np.dstack([image, alpha])
 
 
 class Folder:
@@ -199,6 +216,18 @@ class Folder:
         """See :class:`Backend`."""
 
 
+def holds_mbtiles(path: Path) -> bool:
+    """Tell whether an SQLite file is an MBTiles file."""
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        ) as base:
+            names = base.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
+            return {"tiles", "metadata"} <= {row[0] for row in names}
+    except sqlite3.DatabaseError as error:
+        raise MapError(f"map source {path} is damaged: {error}") from error
+
+
 class MbTiles:
     """An MBTiles file (SQLite), rows counted from the south."""
 
@@ -234,59 +263,6 @@ class MbTiles:
     def close(self) -> None:
         """See :class:`Backend`."""
         self._base.close()
-
-
-class PmTiles:
-    """A PMTiles file."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            from pmtiles.reader import MmapSource, Reader
-        except ImportError as error:
-            raise ConfigurationError(
-                f"PMTiles need the package pmtiles ({error}): python3 -m pip install pmtiles"
-            ) from error
-        self.name = path.name
-        self.sha256 = fingerprint(path)
-        try:
-            self._file = path.open("rb")
-            self._reader: Any = Reader(MmapSource(self._file))
-            self._header = self._reader.header()
-            metadata = self._reader.metadata()
-        except OSError as error:
-            raise StorageError(f"cannot read map source {path}: {error.strerror}") from error
-        except Exception as error:
-            raise MapError(f"{path} is no PMTiles file: {error}") from error
-        self.attribution = str(metadata.get("attribution", "")) if metadata else ""
-
-    def index(self) -> dict[int, tuple[int, int, int, int]]:
-        """See :class:`Backend`."""
-        header = self._header
-        west, south = header["min_lon_e7"] * 1e-7, header["min_lat_e7"] * 1e-7
-        east, north = header["max_lon_e7"] * 1e-7, header["max_lat_e7"] * 1e-7
-        found = {}
-        for zoom in range(header["min_zoom"], header["max_zoom"] + 1):
-            x0, y0 = _tile_of(north, west, zoom)
-            x1, y1 = _tile_of(south + 1e-9, east - 1e-9, zoom)
-            found[zoom] = (x0, x1, y0, y1)
-        return found
-
-    def tile(self, zoom: int, x: int, y: int) -> bytes | None:
-        """See :class:`Backend`."""
-        data = self._reader.get(zoom, x, y)
-        return None if data is None else bytes(data)
-
-    def close(self) -> None:
-        """See :class:`Backend`."""
-        self._file.close()
-
-
-def _tile_of(lat: float, lon: float, zoom: int) -> tuple[int, int]:
-    count = 2**zoom
-    x = (lon + 180.0) / 360.0 * count
-    y = (1.0 - math.asinh(math.tan(math.radians(lat))) / math.pi) / 2.0 * count
-    limit = count - 1
-    return min(max(int(x + 1e-9), 0), limit), min(max(int(y + 1e-9), 0), limit)
 
 
 def _extents(names: Iterable[tuple[int, int, int]]) -> dict[int, tuple[int, int, int, int]]:

@@ -135,7 +135,8 @@ def mbtiles(path: Path) -> Path:
     return path
 
 
-def pmtiles(path: Path) -> Path:
+def pmtiles(path: Path, bounds: str = "true") -> Path:
+    """``bounds`` of the header: ``true``, ``zero`` or ``world``."""
     from pmtiles.tile import Compression, TileType, zxy_to_tileid
     from pmtiles.writer import Writer
 
@@ -157,6 +158,10 @@ def pmtiles(path: Path) -> Path:
 
     west, north = corner(min(xs), min(ys))
     east, south = corner(max(xs) + 1, max(ys) + 1)
+    if bounds == "zero":
+        west = south = east = north = 0
+    elif bounds == "world":
+        west, south, east, north = -1_800_000_000, -850_511_287, 1_800_000_000, 850_511_287
     with path.open("wb") as file:
         writer = Writer(file)
         for key in sorted(tiles):

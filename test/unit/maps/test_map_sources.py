@@ -119,7 +119,7 @@ def test_sources_that_are_none_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(MapError, match="holds no tiles"):
         open_raster(tmp_path / "empty")
     (tmp_path / "no.mbtiles").write_text("no database at all, nor anything else" * 50)
-    with pytest.raises(MapError, match="no MBTiles"):
+    with pytest.raises(MapError, match="no raster that GDAL reads"):
         open_raster(tmp_path / "no.mbtiles")
     with pytest.raises(ConfigurationError, match="go together"):
         open_raster(tmp_path / "plain.png", gsd=1.0)
