@@ -117,6 +117,8 @@ def localizing(folder: Path, **parameters: Any) -> Iterator[tuple[NodeProcess, H
         yield process, heard
 
 
+@pytest.mark.slow
+@pytest.mark.alone
 def test_a_flight_is_found_and_followed_without_any_position_prior(tmp_path: Path) -> None:
     with localizing(tmp_path) as (process, heard):
         driver = heard.driver
@@ -169,6 +171,8 @@ def test_a_flight_is_found_and_followed_without_any_position_prior(tmp_path: Pat
         assert "Traceback" not in process.output
 
 
+@pytest.mark.slow
+@pytest.mark.alone
 def test_priors_that_are_wrong_missing_late_or_stop_do_not_mislead(tmp_path: Path) -> None:
     with localizing(tmp_path) as (process, heard):
         driver = heard.driver
