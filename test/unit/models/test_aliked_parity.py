@@ -5,6 +5,7 @@ The published code calls torchvision; where that cannot be loaded, ``torchvision
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +28,7 @@ Arrays = dict[str, np.ndarray]
 OUTPUTS = ("keypoints", "scores", "descriptors", "count")
 KEYPOINTS = 1000
 VGA = (640, 480)
+LONG = os.environ.get("GDI_LONG_TESTS") == "1"
 
 
 @pytest.fixture(scope="module")
@@ -211,8 +213,8 @@ def test_its_lightglue_matches_what_the_published_one_matches(
     graf = shared_data / "oxford_graf"
     total = 0
     for first, second in (
-        *((flight[i], flight[i + 1]) for i in (0, 20, 40, 60)),
-        *((graf / "img1.png", graf / f"img{i}.png") for i in (2, 3)),
+        *((flight[i], flight[i + 1]) for i in ((0, 20, 40, 60) if LONG else (20,))),
+        *((graf / "img1.png", graf / f"img{i}.png") for i in ((2, 3) if LONG else (3,))),
     ):
         found = []
         for path in (first, second):
@@ -236,4 +238,4 @@ def test_its_lightglue_matches_what_the_published_one_matches(
             got = {(i, int(j)) for i, j in enumerate(ours) if j >= 0}
             assert len(got & wanted) >= 0.98 * len(got | wanted), (first.name, second.name)
         total += len(wanted)
-    assert total > 600
+    assert total > (600 if LONG else 150), total
