@@ -162,6 +162,10 @@ class InferenceError(GpsDeniedInferenceError):
     """A forward pass failed."""
 
 
+class InferenceHungError(InferenceError):
+    """A forward pass does not come back; its engine is given up."""
+
+
 class InputMismatchError(InferenceError):
     """A tensor's name, shape or dtype is not the engine's."""
 

@@ -162,6 +162,12 @@ class InferenceSession:
             raise ConfigurationError("no engine is loaded: open the session first")
         return self._networks.handles[0]
 
+    @property
+    def running_since(self) -> float | None:
+        """Monotonic s at which the forward pass that runs now began; None = none runs."""
+        handles = self._networks.handles if self._networks is not None else ()
+        return min((h.running_since for h in handles if h.running_since is not None), default=None)
+
     def limit_keypoints(self, limit: int) -> None:
         """Use the reduced engine while ``limit`` asks for fewer keypoints (0 = no limit)."""
         self._use_reduced = bool(

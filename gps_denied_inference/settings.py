@@ -26,6 +26,7 @@ CloudLayout = Literal["vins_mono", "vins_fusion"]
 ImageTransport = Literal["raw", "compressed"]
 Reliability = Literal["reliable", "best_effort"]
 EnginePolicy = Literal["load_only", "build_if_needed"]
+RecoveryPolicy = Literal["restart", "exit", "off"]
 ThermalSourceName = Literal["auto", "jtop", "nvml", "sysfs", "replay", "none"]
 
 
@@ -201,6 +202,30 @@ class Settings:
         unit="s",
         minimum=0.1,
         maximum=3600.0,
+        dynamic=True,
+    )
+    infer_timeout: float = setting(
+        1.5,
+        "A forward pass that takes longer hangs: it is reported, and 'recovery' begins. 0 = never; "
+        "raise it for a network that takes seconds on this computer.",
+        unit="s",
+        minimum=0.0,
+        maximum=3600.0,
+        dynamic=True,
+    )
+    infer_failure_limit: int = setting(
+        10,
+        "So many failed forward passes in a row, spoilt answers included, begin 'recovery'; "
+        "0 = never.",
+        minimum=0,
+        maximum=100_000,
+        dynamic=True,
+    )
+    recovery: RecoveryPolicy = setting(
+        "restart",
+        "After forward passes that hang or fail: 'restart' loads the engine anew, up to five "
+        "times, and ends the process with exit code 75 where that cannot help (a GPU that hangs); 'exit' "
+        "ends it at once, for respawn; 'off' only reports.",
         dynamic=True,
     )
     frame_rate_limit: float = setting(

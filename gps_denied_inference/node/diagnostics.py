@@ -15,6 +15,7 @@ from rclpy.node import Node
 from gps_denied_inference.msg import InferenceStatus
 from gps_denied_inference.node import qos
 from gps_denied_inference.node.inputs import image_topic
+from gps_denied_inference.node.recovery import Recovery
 from gps_denied_inference.node.silence import LARGE_IMAGES
 from gps_denied_inference.pipeline.accounting import LOST
 from gps_denied_inference.pipeline.task_health import Finding
@@ -36,11 +37,15 @@ def _values(**values: object) -> list[KeyValue]:
     return [KeyValue(key=key, value=str(value)) for key, value in values.items()]
 
 
-def runtime_task(status: InferenceStatus) -> DiagnosticStatus:
-    """Whether an engine is loaded, and which."""
+def runtime_task(
+    status: InferenceStatus, fault: Finding | None = None, restarts: int = 0
+) -> DiagnosticStatus:
+    """Whether an engine is loaded, and which; ``fault``: of its forward passes."""
     result = DiagnosticStatus(name="runtime")
     failed = "failed" in status.detail or "broke" in status.detail
-    if status.runtime:
+    if fault is not None:
+        result.level, result.message = ERROR, fault.line
+    elif status.runtime:
         result.level = OK
         result.message = f"{status.model} on {status.runtime} ({status.provider})"
     elif failed:
@@ -56,6 +61,7 @@ def runtime_task(status: InferenceStatus) -> DiagnosticStatus:
         device=status.device,
         precision=status.precision,
         engine_sha256=status.engine_sha256,
+        restarts=restarts,
         engine_load_time_s=f"{status.engine_load_time:.3f}",
     )
     return result
@@ -175,11 +181,13 @@ class DiagnosticsPublisher:
         thermal_state: ThermalState,
         settings: Settings,
         silent: Finding | None = None,
+        recovery: Recovery | None = None,
     ) -> None:
         """Publish, at most at the status rate however often the status changes.
 
         Args:
             silent: why no frame comes, where that is known.
+            recovery: knows of forward passes that hang or fail.
         """
         # Not the node's clock: a simulated one may stand still, and a stall must be seen then too.
         now = time.monotonic()
@@ -191,7 +199,9 @@ class DiagnosticsPublisher:
             return
         self._published = now
         tasks = [
-            runtime_task(status),
+            runtime_task(status, recovery.fault, recovery.restarts)
+            if recovery is not None
+            else runtime_task(status),
             self._frames(
                 status, settings, now - self._active_since, silent, self._cameras(settings)
             ),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,20 @@ from gps_denied_inference.errors import (
     DeviceOutOfMemoryError,
     FrameError,
     GpsDeniedInferenceError,
+    InferenceHungError,
     InvalidOutputError,
 )
 from gps_denied_inference.node.transitions import described, traced
-from gps_denied_inference.pipeline.accounting import LOST, SUPERSEDED, FrameAccounting
+from gps_denied_inference.pipeline.accounting import INFER_HUNG, LOST, SUPERSEDED, FrameAccounting
 from gps_denied_inference.pipeline.slot import NewestSlot
 from gps_denied_inference.runtimes.serial_thread import SerialThread
 from gps_denied_inference.session import FrameResult, InferenceSession
 
 Decode = Callable[[Any], npt.NDArray[np.uint8]]
 Publish = Callable[[npt.NDArray[np.uint8], FrameResult, Header], None]
+
+POLL_PERIOD = 0.05
+"""s between looks at whether the frame in work still runs, while stopping."""
 
 ERROR_LOG_PERIOD = 5.0
 """s, at most one line per reason in this time: a broken camera sends 30 bad frames a second."""
@@ -82,6 +87,13 @@ class FrameWorker:
         self._thread = thread
         self._ended: Future[None] | None = None
         self._logged: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._in_work = False
+        self._abandoned = False
+        self.failures_in_row = 0
+        """Frames that the engine failed or answered with what cannot be, since its last answer."""
+        self.last_failure = ""
+        """The newest of them, in one line."""
         self.frame_rate_limit = 0.0
         """Hz, by parameter; 0 = none."""
         self.thermal_rate_limit = 0.0
@@ -95,13 +107,43 @@ class FrameWorker:
         """Start answering."""
         self._ended = self._thread.submit(self._run)
 
-    def stop(self) -> Any:
-        """Stop answering; return, once the frame in work is finished, a reference not yet used."""
+    def stop(self, hung: Callable[[float], bool]) -> Any:
+        """Stop answering; return, once the frame in work is finished, a reference not yet used.
+
+        Args:
+            hung: told for how many seconds this waits; True: the forward pass will not come back.
+
+        Raises:
+            InferenceHungError: it said so; see :attr:`abandoned`.
+        """
         if self._slot.close() is not None:
             self._accounting.dropped("deactivated")
         if self._ended is not None:
+            begin = time.monotonic()
+            while not wait([self._ended], POLL_PERIOD).done:
+                if hung(time.monotonic() - begin) and self._abandon():
+                    raise InferenceHungError("a forward pass does not come back")
             self._ended.result()
         return self._reference
+
+    @property
+    def abandoned(self) -> bool:
+        """True where the thread is left to a forward pass that hangs: nothing may wait for it."""
+        return self._abandoned
+
+    def _abandon(self) -> bool:
+        """Leave the thread to the frame in work; whatever that still gives is not published."""
+        with self._lock:
+            if self._in_work and not self._abandoned:
+                self._abandoned = True
+                self._accounting.dropped(INFER_HUNG)
+            return self._abandoned
+
+    def _inferred(self) -> bool:
+        """Note that the frame in work came back; False where nobody waits for it any more."""
+        with self._lock:
+            self._in_work = False
+            return not self._abandoned
 
     def offer(self, message: Any) -> None:
         """Take a frame from the subscription's thread. Never blocks, never raises."""
@@ -143,16 +185,17 @@ class FrameWorker:
     def _run(self) -> None:
         while (item := self._slot.take()) is not None:
             message, received = item
+            self._in_work = True
             try:
                 self._answer(message, received)
             except FrameError as error:
                 self._drop(error.reason, str(error))
             except DeviceOutOfMemoryError as error:
-                self._drop("out_of_memory", str(error))
+                self._fail("out_of_memory", str(error))
             except InvalidOutputError as error:
-                self._drop("invalid_output", str(error))
+                self._fail("invalid_output", str(error))
             except GpsDeniedInferenceError as error:
-                self._drop("inference_error", str(error))
+                self._fail("inference_error", str(error))
             except BaseException as error:  # noqa: BLE001 - the node must outlive any one frame
                 # SystemExit and KeyboardInterrupt too: raised in this thread they end nothing but
                 # the thread, and a node whose frames nobody answers would look alive.
@@ -174,6 +217,10 @@ class FrameWorker:
         result = self._session.process(
             image, stamp.sec * 1_000_000_000 + stamp.nanosec, message.header
         )
+        if not self._inferred():
+            return
+        if "infer" in result.timings:
+            self.failures_in_row = 0
         if self._session.reference_described != self._reference_seen:
             self._reference_seen = self._session.reference_described
             self._logger.info(self._reference_seen)
@@ -192,7 +239,14 @@ class FrameWorker:
             stages = " ".join(f"{name}={1e3 * value:.2f}ms" for name, value in timings.items())
             self._logger.debug(f"frame {stamp.sec}.{stamp.nanosec:09d}: {stages}")
 
+    def _fail(self, reason: str, line: str) -> None:
+        self.failures_in_row += 1
+        self.last_failure = f"{reason}: {line}"
+        self._drop(reason, line)
+
     def _drop(self, reason: str, line: str) -> None:
+        if not self._inferred():
+            return  # counted as hung
         self._accounting.dropped(reason)
         self._log(reason, f"frame dropped ({reason}): {line}")
 

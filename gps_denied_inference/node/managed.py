@@ -103,6 +103,26 @@ class ManagedNode(LifecycleNodeMixin, Node):
         self.transition_ended()
         return result
 
+    def transit(
+        self, trigger: Callable[[], TransitionCallbackReturn], still: Callable[[], bool]
+    ) -> bool | None:
+        """Run a transition from a thread of this process once no other one runs.
+
+        Args:
+            trigger: one of ``trigger_*``.
+            still: asked once it could begin: False = it is not wanted any more.
+
+        Returns:
+            Whether it succeeded; None where it was not wanted or not possible.
+        """
+        with self._transition:
+            if not still():
+                return None
+            try:
+                return trigger() == TransitionCallbackReturn.SUCCESS
+            except RCLError:
+                return None
+
     def end_transition(self, timeout: float) -> bool:
         """Wait until no transition runs; False if one still does after ``timeout`` seconds."""
         if not self._transition.acquire(timeout=timeout):

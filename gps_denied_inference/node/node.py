@@ -13,6 +13,7 @@ back what it had taken, says why in one line (log and ``~/status``) and may be r
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,11 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
 from std_msgs.msg import Header
 
-from gps_denied_inference.errors import ConfigurationError, GpsDeniedInferenceError
+from gps_denied_inference.errors import (
+    ConfigurationError,
+    GpsDeniedInferenceError,
+    InferenceHungError,
+)
 from gps_denied_inference.msg import InferenceStatus
 from gps_denied_inference.node.diagnostics import DiagnosticsPublisher
 from gps_denied_inference.node.frame_worker import FrameWorker
@@ -34,6 +39,7 @@ from gps_denied_inference.node.managed import ManagedNode
 from gps_denied_inference.node.outputs import ResultPublishers
 from gps_denied_inference.node.parameters import NodeParameters
 from gps_denied_inference.node.rclpy_compat import RCLError
+from gps_denied_inference.node.recovery import Recovery
 from gps_denied_inference.node.status import StatusPublisher
 from gps_denied_inference.node.task_watch import TaskWatch
 from gps_denied_inference.node.thermal_publisher import ThermalStatePublisher
@@ -87,6 +93,9 @@ class InferenceNode(ManagedNode):
             self._apply_dynamic,
         )
         self._settings = Settings()
+        self.has_hung = False
+        """True once a thread was left to a forward pass that hangs."""
+        self.recovery = Recovery(self, lambda: self._settings, self._publish_status)
         self._warned: set[str] = set()
         self._status_group = MutuallyExclusiveCallbackGroup()
         # A steady clock: with use_sim_time, a simulation that stands still must not silence them.
@@ -125,7 +134,8 @@ class InferenceNode(ManagedNode):
 
     def _configure(self) -> None:
         settings = self._settings = self._settings_table.read()
-        self._accounting = FrameAccounting()
+        if not self.recovery.is_running:
+            self._accounting = FrameAccounting()
         self._status_timer.timer_period_ns = round(1e9 / settings.status_rate)
         self._thermal = ThermalStatePublisher(self, settings, self._obey)
         session = InferenceSession(settings, self._thermal.current)
@@ -189,6 +199,7 @@ class InferenceNode(ManagedNode):
             worker.start()
             self._inputs.subscribe(worker)
             self._watch.begin()
+            self.recovery.begin(worker, self._session)
             self._warn_of_unknown_parameters()
         except ConfigurationError as error:
             self.get_logger().error(f"activate refused: {error}")
@@ -252,17 +263,32 @@ class InferenceNode(ManagedNode):
 
     def _stop_frames(self) -> None:
         self._watch.end()
+        self.recovery.end()
         if self._inputs is not None:
             self._inputs.unsubscribe()
         worker, self._worker = self._worker, None
-        if worker is not None:
-            self._unused_reference = worker.stop()
-        if self._localization is not None:
-            self._localization.stop()
+        try:
+            if worker is not None:
+                self._unused_reference = worker.stop(self.recovery.hung)
+        except InferenceHungError:
+            self._leave_engine()
+            raise
+        finally:
+            if self._localization is not None:
+                self._localization.stop()
+
+    def _leave_engine(self) -> None:
+        """Leave thread and engine to a forward pass that hangs; if it ever ends, both go."""
+        self.has_hung = True
+        if self._session is not None:
+            self._engine_thread.submit(self._session.close)
+        self._engine_thread.close(wait=False)
+        self._session, self._engine_thread = None, SerialThread("inference")
 
     def _release(self) -> None:
         """Give back whatever is held, in the reverse order of taking it."""
-        self._stop_frames()
+        with suppress(InferenceHungError):
+            self._stop_frames()
         self._unused_reference = None
         localization, self._localization = self._localization, None
         if localization is not None:
@@ -358,8 +384,11 @@ class InferenceNode(ManagedNode):
                 account,
                 self._settings.stall_timeout,
             )
+            finding = self.recovery.fault or finding
             message = self._status.publish(self._session, account, finding)
-            self._diagnostics.publish(message, self.thermal_state(), self._settings, silent)
+            self._diagnostics.publish(
+                message, self.thermal_state(), self._settings, silent, self.recovery
+            )
         except RCLError:
             if self.context.ok():
                 raise

@@ -55,6 +55,8 @@ def main(args: Sequence[str] | None = None, node_class: type[InferenceNode] = In
     try:
         while rclpy.ok() and not stop.is_set() and not node.is_finalized:
             executor.spin_once(POLL_PERIOD)
+            if node.recovery.exit_code:
+                break
         if node.is_finalized:  # let the answer to the shutdown request out
             executor.spin_once(POLL_PERIOD)
     except ExternalShutdownException:
@@ -64,10 +66,13 @@ def main(args: Sequence[str] | None = None, node_class: type[InferenceNode] = In
     if not node.end_transition(INTERRUPT_GRACE):
         # A vendor's builder is deep in native code and cannot be stopped. Files are written
         # atomically, so ending here leaves nothing half-done.
-        node.get_logger().warning("ending while an engine is still being built")
-        os._exit(0)
+        node.get_logger().warning("ending while an engine is still being built, or hangs")
+        os._exit(node.recovery.exit_code)
     executor.shutdown(timeout_sec=0.5)
     node.destroy_node()
     rclpy.try_shutdown()
     ignore_signals()  # rclpy may have put other handlers back
-    return 0
+    if node.has_hung:
+        # The interpreter's end would meet native code that still runs, and abort.
+        os._exit(node.recovery.exit_code)
+    return node.recovery.exit_code

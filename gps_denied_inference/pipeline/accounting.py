@@ -17,6 +17,8 @@ LOST = "lost_in_transport"
 """Drop reason of frames that were sent to this node and did not reach it."""
 SUPERSEDED = "superseded"
 """Drop reason of frames that a newer one replaced before there was time for them."""
+INFER_HUNG = "infer_hung"
+"""Drop reason of the frame whose forward pass did not come back."""
 SETTLING = 0.5
 """s from a gap in the sender's numbers until it is known whether the middleware lost the frames."""
 

@@ -74,7 +74,8 @@ class Extractor:
         tensor = np.ascontiguousarray(box.apply(image))
         tensor = tensor.reshape(self.height, self.width, self.channels)
         begin = time.perf_counter()
-        outputs = self._runtime.infer(self._handle, {"image": tensor})
+        with self._handle.running():
+            outputs = self._runtime.infer(self._handle, {"image": tensor})
         self.inference_time = time.perf_counter() - begin
         count = self._outputs.features(outputs)
         keypoints, scores = outputs["keypoints"][:count], outputs["scores"][:count]

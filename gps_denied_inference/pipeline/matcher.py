@@ -194,7 +194,8 @@ class EngineMatcher:
         if query.count == 0 or reference.count == 0:
             return Matches.none()
         inputs = self._inputs(query, "0") | self._inputs(reference, "1")
-        outputs = self._runtime.infer(self._handle, inputs)
+        with self._handle.running():
+            outputs = self._runtime.infer(self._handle, inputs)
         count0, count1 = int(inputs["count0"][0]), int(inputs["count1"][0])
         self._outputs.matches(outputs, count0, count1)
         partner, scores = outputs["matches0"][:count0], outputs["scores0"]

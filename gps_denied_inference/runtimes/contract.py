@@ -19,6 +19,9 @@ int32 (K,), index into the second set or -1, and ``scores0`` float32 (K,), 0..1.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -77,6 +80,7 @@ class EngineHandle:
         entry: the cache entry it was loaded from.
         load_time: s, deserialise and warm-up together.
         released: True once the runtime gave everything back.
+        running_since: monotonic s at which the forward pass that runs now began; None = none runs.
     """
 
     def __init__(
@@ -97,6 +101,16 @@ class EngineHandle:
         self.entry = entry
         self.load_time = load_time
         self.released = False
+        self.running_since: float | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Note for a watchdog that a forward pass runs; whoever calls ``infer`` does."""
+        self.running_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self.running_since = None
 
     def __repr__(self) -> str:
         state = "released" if self.released else self.readback.provider

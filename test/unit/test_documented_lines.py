@@ -137,7 +137,7 @@ def drop_reasons() -> set[str]:
                 given: list[ast.expr] = [*node.args[1:], *(word.value for word in node.keywords)]
                 if not given:
                     found.add("malformed")  # FrameError's default
-            elif name in ("dropped", "_drop"):
+            elif name in ("dropped", "_drop", "_fail"):
                 given = node.args[:1]
             else:
                 continue
