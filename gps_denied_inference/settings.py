@@ -224,8 +224,8 @@ class Settings:
     recovery: RecoveryPolicy = setting(
         "restart",
         "After forward passes that hang or fail: 'restart' loads the engine anew, up to five "
-        "times, and ends the process with exit code 75 where that cannot help (a GPU that hangs); 'exit' "
-        "ends it at once, for respawn; 'off' only reports.",
+        "times, and ends the process with exit code 75 where that cannot help (a GPU that hangs); "
+        "'exit' ends it at once, for respawn; 'off' only reports.",
         dynamic=True,
     )
     frame_rate_limit: float = setting(
