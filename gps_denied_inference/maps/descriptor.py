@@ -23,7 +23,7 @@ DIM = 512
 _ROUNDS = 10
 _SEED = 20_250
 
-Float64Array = npt.NDArray[np.float64]
+Real = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,9 @@ class GlobalDescriptor:
             norms = np.linalg.norm(sums, axis=1, keepdims=True)
             words = np.where(norms > 0.0, sums / np.maximum(norms, 1e-12), words)
         plain = cls(np.asarray(words, np.float32), np.zeros(DIM, np.float32))
-        mean = np.mean([plain._whole(sample) for sample in samples], axis=0)
+        mean = np.mean(
+            [plain._whole(part.descriptors.astype(np.float64)) for part in samples], axis=0
+        )
         return cls(plain.words, np.asarray(mean, np.float32))
 
     @classmethod
@@ -89,24 +91,35 @@ class GlobalDescriptor:
         """Return the global descriptor, (DIM,) float32 of unit norm; zeros without features."""
         if len(features.descriptors) == 0:
             return np.zeros(DIM, np.float32)
-        return np.asarray(_unit(self._whole(features) - self.mean), np.float32)
+        return np.asarray(_unit(self._whole(features.descriptors) - self.mean), np.float32)
 
-    def _whole(self, features: Features) -> Float64Array:
-        # In double precision, so that the number of BLAS threads shows in no stored digit.
-        local, words = features.descriptors.astype(np.float64), self.words.astype(np.float64)
+    def describe_tile(self, features: Features) -> FloatArray:
+        """Return what :meth:`describe` does, in double precision meanwhile, for what is stored.
+
+        The number of BLAS threads then shows in no stored digit.
+        """
+        if len(features.descriptors) == 0:
+            return np.zeros(DIM, np.float32)
+        whole = self._whole(features.descriptors.astype(np.float64))
+        return np.asarray(_unit(whole - self.mean), np.float32)
+
+    def _whole(self, local: Real) -> Real:
+        """Return the (DIM,) descriptor before the mean is taken off, as precise as ``local``."""
+        words = self.words.astype(local.dtype)
         nearest = (local @ words.T).argmax(axis=1)
-        sums = np.zeros(words.shape)
-        np.add.at(sums, nearest, local - words[nearest])
-        sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-        return _unit(sums.ravel() @ _projection(sums.size))
+        member = np.asarray(nearest == np.arange(len(words))[:, None], local.dtype)
+        sums = member @ local - member.sum(axis=1, keepdims=True) * words
+        norms = np.linalg.norm(sums, axis=1, keepdims=True)
+        sums /= np.maximum(norms, 1e-12)
+        return _unit(sums.ravel() @ _projection(sums.size, local.dtype.str))
 
 
-def _unit(vector: Float64Array) -> Float64Array:
-    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), np.float64)
+def _unit(vector: Real) -> Real:
+    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), vector.dtype)
 
 
 @functools.lru_cache(maxsize=4)
-def _projection(size: int) -> Float64Array:
+def _projection(size: int, dtype: str) -> Real:
     """Return a random projection (size, DIM) that keeps angles, the same everywhere."""
     random = np.random.Generator(np.random.PCG64(_SEED))
-    return np.asarray(random.standard_normal((size, DIM), dtype=np.float32), np.float64)
+    return random.standard_normal((size, DIM), dtype=np.float32).astype(dtype)

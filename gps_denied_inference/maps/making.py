@@ -74,7 +74,7 @@ class TileMaker:
         found = self.features(place)
         if isinstance(found, str):
             return place, None, found
-        return place, encode(place.id, found, descriptor.describe(found)), ""
+        return place, encode(place.id, found, descriptor.describe_tile(found)), ""
 
     def features(self, place: Place) -> Features | str:
         """Return what the network sees at a place, or why there is no tile.
