@@ -1,4 +1,4 @@
-"""Every line that docs/troubleshooting.md explains is one that the code can write."""
+"""Every line in docs/troubleshooting.md and docs/faults.md is one that the code can write."""
 
 from __future__ import annotations
 
@@ -152,3 +152,35 @@ def test_every_drop_reason_is_explained() -> None:
     explained = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
     assert len(explained) == len(set(explained))
     assert set(explained) == drop_reasons()
+
+
+FAULTS = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split(" | ")]
+    for line in FAULTS.splitlines()
+    if line.startswith("| ") and not line.startswith(("| fault", "| **"))
+]
+
+
+@functools.cache
+def names_of_tests() -> set[str]:
+    return {
+        node.name
+        for path in (ROOT / "test").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_a_fault_has_its_line_and_its_test(row: list[str]) -> None:
+    fault, does, seen, proof = row
+    assert fault
+    assert does
+    assert_written(seen.strip("`"))
+    assert proof.strip("`") in names_of_tests()
+
+
+def test_every_part_has_its_faults() -> None:
+    assert len(re.findall(r"^\| \*\*.+?\*\*", FAULTS, re.MULTILINE)) == 10
+    assert len(ROWS) > 30
