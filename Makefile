@@ -1,5 +1,6 @@
 # make demo [SOURCE=folder, video or rosbag2]   real images through the real node; writes out/demo/
 # make test [ARGS="-k lifecycle"]               every test that this machine can run
+# make fuzz MINUTES=60                         hostile inputs, so long for each kind of input
 # make lint                                     ruff, mypy and the rules of imports
 # make docs                                     the documentation as pages, links checked; out/site/
 # make build                                    only set up and build
@@ -9,11 +10,12 @@
 # choose interpreter, ROS release and the virtual environment's place.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs build clean distclean
+.PHONY: help demo test fuzz lint docs build clean distclean
 
 RUN := tools/with_env
 ARGS ?=
 SOURCE ?=
+MINUTES ?= 1
 OUT ?= out/demo
 # Never leave the machine: discovery is kept to this host.
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
@@ -32,6 +34,10 @@ demo:
 test:
 	@tools/bootstrap test
 	@$(RUN) python tools/run_tests.py $(ARGS)
+
+fuzz:
+	@tools/bootstrap test
+	@GDI_FUZZ_MINUTES=$(MINUTES) $(RUN) python -m pytest -q -s test/unit/fuzz $(ARGS)
 
 lint:
 	@tools/bootstrap test

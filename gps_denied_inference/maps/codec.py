@@ -86,6 +86,8 @@ def whole_descriptor(data: bytes) -> FloatArray:
     vector = np.frombuffer(data, "<f2").astype(np.float32)
     if vector.shape != (DIM,):
         raise MapError(f"a global descriptor of {vector.size} values, not {DIM}: another format")
+    if not np.isfinite(vector).all():
+        raise MapError("a global descriptor is damaged: copy the map anew")
     return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), np.float32)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from gps_denied_inference.errors import InvalidParameterError, MapError, StorageError
 from gps_denied_inference.maps.descriptor import GlobalDescriptor
-from gps_denied_inference.maps.tiles import MapInfo, Place
+from gps_denied_inference.maps.tiles import MAX_TILE_PX, MapInfo, Place
 
 APPLICATION_ID = 0x47444D50
 """``GDMP``, in the file's header."""
@@ -51,13 +52,21 @@ def content_hash(base: sqlite3.Connection, info: MapInfo) -> str:
 
 
 def read_places(base: sqlite3.Connection) -> dict[int, Place]:
-    """Return every tile's place."""
+    """Return every tile's place.
+
+    Raises:
+        MapError: a value that no place has.
+    """
     levels = MapInfo.from_json(read_meta(base)["info"]).levels
     query = f"SELECT {PLACE} FROM tiles ORDER BY id"
-    return {
-        id: Place(id, level, row, column, east, north, levels[level], size)
-        for id, level, row, column, east, north, size in base.execute(query)
-    }
+    places = {}
+    for id, level, row, column, east, north, size in base.execute(query):
+        whole = all(isinstance(value, int) for value in (id, level, row, column, size))
+        metres = all(isinstance(value, float) and math.isfinite(value) for value in (east, north))
+        if not (whole and metres and 0 <= level < len(levels) and 0 < size <= MAX_TILE_PX):
+            raise MapError(f"tile {id!r} is damaged: it lies nowhere; copy the map anew")
+        places[id] = Place(id, level, row, column, east, north, levels[level], size)
+    return places
 
 
 def read_meta(base: sqlite3.Connection) -> dict[str, str]:

@@ -107,8 +107,11 @@ class MapStore:
         """Return the ids (N,) of a level's tiles and their global descriptors (N, D)."""
         ids, _ = self.centres(level)
         query = "SELECT id, descriptor FROM tiles WHERE level = ?"
-        rows = {id: whole_descriptor(data) for id, data in self._base.execute(query, (level,))}
-        stacked = np.stack([rows[int(id)] for id in ids]) if len(ids) else np.zeros((0, DIM))
+        try:
+            rows = {id: whole_descriptor(data) for id, data in self._base.execute(query, (level,))}
+            stacked = np.stack([rows[int(id)] for id in ids]) if len(ids) else np.zeros((0, DIM))
+        except (sqlite3.DatabaseError, ValueError, TypeError, KeyError) as error:
+            raise MapError(f"{self.path} is damaged: its descriptors: {error}") from error
         return ids, np.asarray(stacked, np.float32)
 
     def describe(self, features: Features) -> FloatArray:
@@ -148,7 +151,11 @@ class MapStore:
         for id in self._places:
             self._load(id)
             yield id
-        if content_hash(self._base, self._info) != self.sha256:
+        try:
+            found = content_hash(self._base, self._info)
+        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+            raise MapError(f"{self.path} is damaged: {error}") from error
+        if found != self.sha256:
             raise MapError(f"{self.path}: its content is not the one that was sealed")
 
     def close(self) -> None:

@@ -1,0 +1,282 @@
+"""Whatever comes from outside is taken or refused by this package's own errors.
+
+Each target gets good inputs, mutated. A run here takes seconds; ``make fuzz MINUTES=60`` goes on
+for that long with each target, with another seed each time, and prints how many inputs it tried.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gps_denied_inference.autopilot.incoming import Telemetry
+from gps_denied_inference.engines.cache import EngineCache
+from gps_denied_inference.engines.manifest import EngineManifest
+from gps_denied_inference.errors import GpsDeniedInferenceError
+from gps_denied_inference.images.compressed import decode_image
+from gps_denied_inference.maps.codec import encode
+from gps_denied_inference.maps.descriptor import GlobalDescriptor
+from gps_denied_inference.maps.store import MapStore
+from gps_denied_inference.maps.tiles import MapInfo, grid
+from gps_denied_inference.maps.writer import MapWriter
+from gps_denied_inference.models import zoo
+from gps_denied_inference.pipeline.camera import CameraModel
+from gps_denied_inference.pipeline.features import Features
+from gps_denied_inference.runtimes import create_runtime
+from gps_denied_inference.runtimes.specs import BuildConfig
+
+SECONDS = 60.0 * float(os.environ.get("GDI_FUZZ_MINUTES", "0"))
+SPECIAL = (0, 1, 0x7F, 0x80, 0xFF)
+
+
+@st.composite
+def mutated(draw: Any, seeds: tuple[bytes, ...]) -> bytes:
+    """Return a good input with bytes flipped, cut out, repeated, put in, or its end cut off."""
+    data = bytearray(draw(st.sampled_from(seeds)))
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, max(0, len(data) - 1)))
+        how = draw(st.sampled_from(("set", "cut", "end", "repeat", "insert", "number")))
+        if how == "set" and data:
+            data[at] = draw(st.one_of(st.sampled_from(SPECIAL), st.integers(0, 255)))
+        elif how == "cut":
+            del data[at : at + draw(st.integers(1, 64))]
+        elif how == "end":
+            del data[at:]
+        elif how == "repeat":
+            data[at:at] = data[at : at + draw(st.integers(1, 64))]
+        elif how == "insert":
+            data[at:at] = draw(st.binary(max_size=16))
+        else:
+            number = draw(st.sampled_from((0, 1, 2**31 - 1, 2**31, 2**32 - 1)))
+            data[at : at + 4] = struct.pack(draw(st.sampled_from("<>")) + "I", number)
+    return bytes(data)
+
+
+def fuzz(strategy: Any, target: Callable[[Any], None], examples: int = 300) -> None:
+    """Give ``target`` many inputs; it may raise nothing but this package's own errors."""
+    count = 0
+
+    def tried(value: Any) -> None:
+        nonlocal count
+        count += 1
+        try:
+            target(value)
+        except GpsDeniedInferenceError as error:
+            line = str(error)
+        else:
+            return
+        assert line
+        assert "\n" not in line
+
+    end = time.monotonic() + SECONDS
+    quick = settings(
+        max_examples=2_000 if SECONDS else examples, deadline=None, database=None,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    while True:
+        quick(given(strategy)(tried))()
+        if time.monotonic() >= end:
+            break
+    print(f"{count} inputs")
+    assert count >= examples / 2
+
+
+def pictures() -> tuple[bytes, ...]:
+    bgr = cv2.GaussianBlur(
+        np.random.default_rng(3).integers(0, 256, (24, 36, 3), dtype=np.uint8), (0, 0), 2
+    )
+    kinds = (".jpg", ".png", ".tiff", ".bmp", ".webp", ".ppm", ".pgm")
+    files = [cv2.imencode(k, bgr if k != ".pgm" else bgr[..., 1])[1].tobytes() for k in kinds]
+    files.append(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes())
+    files.append(cv2.imencode(".png", bgr[..., 0].astype(np.uint16) * 200)[1].tobytes())
+    return tuple(files)
+
+
+def test_images() -> None:
+    def target(data: bytes) -> None:
+        for color in ("mono", "rgb"):
+            image = decode_image(data, color, max_pixels=1_000_000)
+            assert image.dtype == np.uint8
+            assert image.shape[0] * image.shape[1] <= 1_000_000
+
+    fuzz(mutated(pictures()), target, 600)
+
+
+def test_manifests(tmp_path: Path) -> None:
+    runtime = create_runtime("fake", cache=EngineCache(tmp_path))
+    entry = runtime.compile_engine(zoo.resolve("xfeat"), BuildConfig(height=64, width=64))
+    good = entry.manifest.to_json()
+
+    def target(data: bytes) -> None:
+        assert isinstance(EngineManifest.from_json(data), EngineManifest)
+
+    fuzz(mutated((good,)), target)
+
+
+INFO = MapInfo(
+    lat0=47.0, lon0=8.0, model="xfeat", model_sha256="ab" * 32, max_keypoints=16,
+    levels=(0.3,), tile_px=256, overlap=0.5, color="mono", detection_threshold=0.05,
+    source="map.tif", source_sha256="cd" * 32, crs="EPSG:4326", attribution="made up",
+    west=-40.0, south=-40.0, east=40.0, north=40.0,
+)  # fmt: skip
+
+
+def some_features(seed: int, count: int = 16) -> Features:
+    rng = np.random.default_rng(seed)
+    descriptors = rng.normal(size=(count, 64)).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    points = rng.uniform(0, 255, (count, 2)).astype(np.float32)
+    scores = np.sort(rng.uniform(size=count).astype(np.float32))[::-1]
+    return Features(points, scores, descriptors, 256, 256, "xfeat", INFO.model_sha256)
+
+
+@pytest.fixture(scope="module")
+def map_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("map") / "good.gdimap"
+    describe = GlobalDescriptor.train([some_features(seed) for seed in range(1, 6)])
+    with MapWriter(path, INFO) as writer:
+        writer.set_descriptor(describe)
+        places = grid(INFO)
+        writer.add(
+            [(p, encode(p.id, f, describe.describe(f)))
+             for p, f in ((p, some_features(p.id)) for p in places)], [],
+        )  # fmt: skip
+        writer.finish()
+    return path
+
+
+def look_through(path: Path) -> None:
+    store = MapStore(path)
+    try:
+        assert store.info.model
+        for place in grid(INFO):
+            store.load(place.id)
+        for level in range(len(store.info.levels)):
+            assert len(store.descriptors(level)[0]) == len(store.centres(level)[0])
+        assert len(list(store.verify())) == store.tile_count
+    finally:
+        store.close()
+
+
+def test_map_files(tmp_path: Path, map_file: Path) -> None:
+    path = tmp_path / "map.gdimap"
+    good = map_file.read_bytes()
+    path.write_bytes(good)
+    look_through(path)
+
+    def target(data: bytes) -> None:
+        path.write_bytes(data)
+        look_through(path)
+
+    fuzz(mutated((good,)), target, 100)
+
+
+def test_map_contents(tmp_path: Path, map_file: Path) -> None:
+    """A database that is whole, with values in it that are not what they were."""
+    path = tmp_path / "map.gdimap"
+    base = sqlite3.connect(map_file)
+    keys = {"meta": "key", "tiles": "id"}
+    cells = [
+        (table, row[1], value[0])
+        for table, key in keys.items()
+        for row in base.execute(f"PRAGMA table_info({table})")
+        for value in base.execute(f"SELECT {key} FROM {table} ORDER BY {key}").fetchall()
+    ]
+    base.close()
+    values = st.one_of(
+        st.none(), st.integers(-(2**63), 2**63 - 1), st.floats(), st.text(max_size=20),
+        st.binary(max_size=64), st.sampled_from(("{}", "[]", "null", "NaN", "1e999", '{"a":1}')),
+    )  # fmt: skip
+
+    def target(change: tuple[tuple[str, str, Any], Any]) -> None:
+        (table, column, row), value = change
+        shutil.copyfile(map_file, path)
+        base = sqlite3.connect(path)
+        query = f"UPDATE {table} SET {column} = ? WHERE {keys[table]} = ?"
+        try:
+            assert base.execute(query, (value, row)).rowcount == 1
+            base.commit()
+        except (sqlite3.IntegrityError, UnicodeEncodeError):
+            return  # SQLite does not store that there
+        finally:
+            base.close()
+        look_through(path)
+
+    fuzz(st.tuples(st.sampled_from(cells), values), target, 150)
+
+
+def test_camera_infos() -> None:
+    number = st.one_of(st.floats(), st.floats(-2000, 2000), st.just(0.0))
+    size = st.one_of(st.integers(0, 2**32 - 1), st.sampled_from((0, 320, 240)))
+    info = st.builds(
+        SimpleNamespace,
+        width=size, height=size,
+        distortion_model=st.sampled_from(("plumb_bob", "rational_polynomial", "equidistant",
+                                          "fisheye", "", "none", "x" * 50)),
+        d=st.lists(number, max_size=15),
+        k=st.lists(number, min_size=9, max_size=9),
+        r=st.lists(number, min_size=9, max_size=9),
+        p=st.lists(number, min_size=12, max_size=12),
+        binning_x=size, binning_y=size,
+        roi=st.builds(SimpleNamespace, x_offset=size, y_offset=size, width=size, height=size,
+                      do_rectify=st.booleans()),
+    )  # fmt: skip
+    points = np.array([[0.0, 0.0], [160.0, 120.0], [319.0, 239.0]], np.float32)
+
+    def target(message: Any) -> None:
+        roi = message.roi
+        camera = CameraModel.from_info(
+            message.distortion_model, message.k, message.d, message.width, message.height,
+            binning=(message.binning_x, message.binning_y),
+            roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
+        )  # fmt: skip
+        assert camera.undistort(points).shape == (3, 2)
+
+    with np.errstate(all="ignore"):
+        fuzz(info, target)
+
+
+def test_mavlink() -> None:
+    dialect = pytest.importorskip("pymavlink.dialects.v20.ardupilotmega")
+    makers: dict[str, Any] = {
+        name: getattr(dialect, f"MAVLink_{name.lower()}_message")
+        for name in ("HEARTBEAT", "ATTITUDE", "ATTITUDE_QUATERNION", "GLOBAL_POSITION_INT",
+                     "GPS_RAW_INT", "ALTITUDE", "DISTANCE_SENSOR", "TERRAIN_REPORT",
+                     "ESTIMATOR_STATUS", "EKF_STATUS_REPORT", "COMMAND_ACK")
+    }  # fmt: skip
+
+    def target(made: tuple[str, bytes, bytes]) -> None:
+        name, payload, noise = made
+        telemetry, parser = Telemetry(), dialect.MAVLink(None)
+        parser.robust_parsing = True
+        kind = makers[name]
+        size = struct.calcsize(kind.unpacker.format)
+        frame = _frame(dialect, kind, payload.ljust(size, b"\0")[:size])
+        for data in (frame, noise, frame[: len(frame) // 2], frame):
+            for parsed in parser.parse_buffer(bytearray(data)) or ():
+                telemetry.take(parsed, time.monotonic_ns())
+
+    payloads = st.one_of(st.binary(max_size=80), st.just(b"\xff" * 80), st.just(b"\x7f" * 80))
+    fuzz(st.tuples(st.sampled_from(sorted(makers)), payloads, st.binary(max_size=300)), target)
+
+
+def _frame(dialect: Any, kind: Any, payload: bytes) -> bytes:
+    """Return a MAVLink 2 packet with a right checksum around any payload."""
+    body = struct.pack("<BBBBBBB", len(payload), 0, 0, 0, 1, 1, kind.id & 0xFF)
+    body += struct.pack("<H", kind.id >> 8) + payload
+    check = dialect.x25crc(bytearray(body))
+    check.accumulate(bytearray([kind.crc_extra]))
+    return b"\xfd" + body + struct.pack("<H", check.crc)
