@@ -42,6 +42,8 @@ class FlightRules:
         new_ground: share of the frame's width after which a frame's evidence is new.
         most_hypotheses: kept at most.
         lost_sigma: share of the frame's width on the ground that the position's sigma may reach.
+        slack: share of the frame's width on the ground by which fixes one after the other may
+            disagree besides what their covariances say: relief and tilt in a turn.
         most_odds: log odds beyond which nothing is gained: doubt must be able to win again.
     """
 
@@ -56,6 +58,7 @@ class FlightRules:
     new_ground: float = 0.2
     most_hypotheses: int = 12
     lost_sigma: float = 0.3
+    slack: float = 0.01
     most_odds: float = 14.0
 
 
@@ -223,9 +226,10 @@ class FlightFilter:
 
     def _agreeing(self, hypothesis: Hypothesis, places: list[FrameFix]) -> int | None:
         """Return the best supported place inside the hypothesis's gate."""
+        slack = self._rules.slack * self._width * hypothesis.reach
         inside = [
             index for index, fix in enumerate(places)
-            if hypothesis.distance(fix) < GATE
+            if hypothesis.distance(fix, slack) < GATE
         ]  # fmt: skip
         return max(inside, key=lambda index: places[index].inliers, default=None)
 

@@ -106,9 +106,15 @@ class Hypothesis:
             moved=self.moved + way / (width * self.reach),
         )  # fmt: skip
 
-    def distance(self, fix: FrameFix, widened: float = 1.0) -> float:
-        """Return the squared Mahalanobis distance of a fix, chi-square of 4 degrees of freedom."""
-        mean, covariance = _measured(fix, widened)
+    def distance(self, fix: FrameFix, slack: float) -> float:
+        """Return the squared Mahalanobis distance of a fix, chi-square of 4 degrees of freedom.
+
+        Args:
+            fix: of the same frame.
+            slack: m, sigma by which successive fixes may disagree besides.
+        """
+        mean, covariance = _measured(fix, 1.0)
+        covariance[[0, 1], [0, 1]] += slack**2
         off = self._off(mean)
         return float(off @ np.linalg.solve(self.covariance + covariance, off))
 

@@ -167,6 +167,9 @@ class TestCandidates:
         whole = random.normal(size=(10_000, 256)).astype(np.float32)
         whole /= np.linalg.norm(whole, axis=1, keepdims=True)
 
+        # In another order than the centres.
+        backwards = ids[::-1].copy(), whole[::-1].copy()
+
         class Wide:
             info = world.info
 
@@ -174,8 +177,7 @@ class TestCandidates:
                 return ids, centres
 
             def descriptors(self, level):
-                # In another order than the centres.
-                return ids[::-1], whole[::-1]
+                return backwards
 
         wanted = 1234
         sights = [world.sight(complex(64.0, 64.0))] * 8
