@@ -37,7 +37,7 @@ test:
 
 fuzz:
 	@tools/bootstrap test
-	@GDI_FUZZ_MINUTES=$(MINUTES) $(RUN) python -m pytest -q -s test/unit/fuzz $(ARGS)
+	@GDI_FUZZ_MINUTES=$(MINUTES) GDI_FUZZ_EXAMPLES=2000 $(RUN) python -m pytest -q -s test/unit/fuzz test/node/test_fuzz_lifecycle.py $(ARGS)
 
 lint:
 	@tools/bootstrap test
