@@ -35,8 +35,9 @@ def figures_of(tmp_path, path, frames, *options):
 @pytest.fixture(scope="module")
 def arroio(shared_data, tmp_path_factory):
     corners = shared_data / "arroio_dev" / "map_corners.csv"
-    return prepared(shared_data, tmp_path_factory, "arroio_dev", "--corners", str(corners),
-                    "--gsd", "0.5")  # fmt: skip
+    heights = ["--height-min", "110", "--height-max", "185", "--fx", "825", "--width", "960"]
+    levels = heights if LONG else ["--gsd", "0.5"]
+    return prepared(shared_data, tmp_path_factory, "arroio_dev", "--corners", str(corners), *levels)
 
 
 @pytest.mark.parametrize("heading", ["15", "unknown"])
