@@ -27,6 +27,8 @@ class ManagedNode(LifecycleNodeMixin, Node):
     Attributes:
         interrupted: set when the process is asked to end.
         is_finalized: True once shut down: the process has nothing left to do.
+        has_hung: True once a thread was left to a forward pass that hangs.
+        exit_code: of the process; other than 0 ends it.
     """
 
     def __init__(
@@ -43,6 +45,8 @@ class ManagedNode(LifecycleNodeMixin, Node):
         self._transition = threading.Lock()
         self.interrupted = threading.Event()
         self.is_finalized = False
+        self.has_hung = False
+        self.exit_code = 0
         if enable_communication_interface:
             guard_change_state(self, self._guarded)
 

@@ -93,8 +93,6 @@ class InferenceNode(ManagedNode):
             self._apply_dynamic,
         )
         self._settings = Settings()
-        self.has_hung = False
-        """True once a thread was left to a forward pass that hangs."""
         self.recovery = Recovery(self, lambda: self._settings, self._publish_status)
         self._warned: set[str] = set()
         self._status_group = MutuallyExclusiveCallbackGroup()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import rclpy
 import rclpy.logging
@@ -13,6 +13,7 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.signals import SignalHandlerOptions
 
 from gps_denied_inference.errors import GpsDeniedInferenceError
+from gps_denied_inference.node.managed import ManagedNode
 from gps_denied_inference.node.node import InferenceNode
 from gps_denied_inference.node.spinning import NodeExecutor
 from gps_denied_inference.node.transitions import described
@@ -37,7 +38,9 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def main(args: Sequence[str] | None = None, node_class: type[InferenceNode] = InferenceNode) -> int:
+def main(
+    args: Sequence[str] | None = None, node_class: Callable[[], ManagedNode] = InferenceNode
+) -> int:
     """Run the node until it is shut down or signalled. Returns the process's exit code."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -55,7 +58,7 @@ def main(args: Sequence[str] | None = None, node_class: type[InferenceNode] = In
     try:
         while rclpy.ok() and not stop.is_set() and not node.is_finalized:
             executor.spin_once(POLL_PERIOD)
-            if node.recovery.exit_code:
+            if node.exit_code:
                 break
         if node.is_finalized:  # let the answer to the shutdown request out
             executor.spin_once(POLL_PERIOD)
@@ -67,12 +70,12 @@ def main(args: Sequence[str] | None = None, node_class: type[InferenceNode] = In
         # A vendor's builder is deep in native code and cannot be stopped. Files are written
         # atomically, so ending here leaves nothing half-done.
         node.get_logger().warning("ending while an engine is still being built, or hangs")
-        os._exit(node.recovery.exit_code)
+        os._exit(node.exit_code)
     executor.shutdown(timeout_sec=0.5)
     node.destroy_node()
     rclpy.try_shutdown()
     ignore_signals()  # rclpy may have put other handlers back
     if node.has_hung:
         # The interpreter's end would meet native code that still runs, and abort.
-        os._exit(node.recovery.exit_code)
-    return node.recovery.exit_code
+        os._exit(node.exit_code)
+    return node.exit_code

@@ -50,7 +50,6 @@ class Recovery:
         fault: what is wrong with the forward passes; None = nothing.
         restarts: since the process began.
         is_running: True from a fault until the node is active again, or that is given up.
-        exit_code: not 0 once the process has to end for respawn.
     """
 
     def __init__(
@@ -65,7 +64,6 @@ class Recovery:
         self.fault: Finding | None = None
         self.restarts = 0
         self.is_running = False
-        self.exit_code = 0
 
     def begin(self, worker: FrameWorker, session: InferenceSession) -> None:
         """Look after ``worker`` from now."""
@@ -79,7 +77,7 @@ class Recovery:
     def end(self) -> None:
         """Look no more."""
         self._ended.set()
-        if not self.is_running and self.exit_code == 0:
+        if not self.is_running and self._node.exit_code == 0:
             self.fault = None
 
     def hung(self, waited: float) -> bool:
@@ -192,7 +190,7 @@ class Recovery:
         return lifecycle_state(self._node)[0] == state
 
     def _exit(self, fault: Finding, why: str) -> None:
-        self.exit_code = EXIT_CODE
+        self._node.exit_code = EXIT_CODE
         self.fault = fault
         self._node.get_logger().fatal(f"ending with exit code 75 for respawn: {why}; {fault.line}")
         self._publish()

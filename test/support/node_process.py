@@ -64,6 +64,7 @@ class NodeProcess:
         parameters: over the defaults.
         environment: over this process's own.
         program: what runs, instead of the package's executable.
+        remappings: of its names.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class NodeProcess:
         parameters: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
         program: Path = EXECUTABLE,
+        remappings: Mapping[str, str] | None = None,
     ) -> None:
         self.namespace = namespace
         self.full_name = f"{namespace}/inference_node"
@@ -86,6 +88,8 @@ class NodeProcess:
         command += ["--params-file", str(parameter_file)]
         if namespace:
             command += ["-r", f"__ns:={namespace}"]
+        for name, other in (remappings or {}).items():
+            command += ["-r", f"{name}:={other}"]
         env = {**os.environ, "ROS_LOG_DIR": str(folder), "OMP_NUM_THREADS": "1"}
         env["XDG_CACHE_HOME"] = env.get("GDI_TEST_CACHE", str(folder / "cache"))
         with self.log_file.open("wb") as log:
