@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from gps_denied_inference.pipeline.localization.prior import rotation
+from gps_denied_inference.pipeline.localization.prior import cross, rotation
 
 Points = npt.NDArray[np.float64]
 
@@ -59,18 +59,21 @@ class Pose:
     @property
     def axis(self) -> complex:
         """Where the optical axis meets the ground, map ENU, m."""
-        ahead = rotation(self.heading, self.gravity)[:, 2]
+        return self._axis(rotation(self.heading, self.gravity))
+
+    def _axis(self, turn: Points) -> complex:
+        ahead = turn[:, 2]
         reach = self.camera[2] / -ahead[2]
         return complex(self.camera[0] + reach * ahead[0], self.camera[1] + reach * ahead[1])
 
     def project(self, ground: npt.NDArray[np.complex128]) -> Points:
         """Map ground points (N,) to the normalised image plane (N, 2) of the assumed lens."""
         turn = rotation(self.heading, self.gravity)
-        from_axis = ground - self.axis
-        rise = self.slope[0] * from_axis.real + self.slope[1] * from_axis.imag
-        offset = np.column_stack([
-            ground.real - self.camera[0], ground.imag - self.camera[1], rise - self.camera[2],
-        ])  # fmt: skip
+        from_axis = ground - self._axis(turn)
+        offset = np.empty((len(ground), 3))
+        offset[:, 0], offset[:, 1] = ground.real - self.camera[0], ground.imag - self.camera[1]
+        offset[:, 2] = self.slope[0] * from_axis.real + self.slope[1] * from_axis.imag
+        offset[:, 2] -= self.camera[2]
         seen = offset @ turn
         depth = np.where(seen[:, 2] > 1e-9, seen[:, 2], np.nan)
         return np.asarray(self.focal * seen[:, :2] / depth[:, None], np.float64)
@@ -110,7 +113,7 @@ class Known:
 
     def residuals(self, pose: Pose) -> Points:
         """Return (6,) deviations in sigmas."""
-        tilt = np.cross(self.gravity, pose.gravity)
+        tilt = cross(self.gravity, pose.gravity)
         return np.array([
             math.log(pose.camera[2] / self.height) / self.height_share,
             tilt[0] / self.gravity_sigma, tilt[1] / self.gravity_sigma,
