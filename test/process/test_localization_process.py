@@ -98,6 +98,9 @@ def test_priors_that_are_wrong_missing_late_or_stop_do_not_mislead(tmp_path: Pat
                 setattr(message, name, value)
             heard.prior.publish(message)
 
+        driver.wait_until(
+            lambda: heard.prior.get_subscription_count() > 0, "prior/fix is subscribed", 10.0
+        )
         for _ in range(4):  # a lying prior hides the right tiles: no fix, and never a wrong one
             mislead()
             assert heard.step().state == LocalizationStatus.STATE_SEARCHING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -131,7 +132,9 @@ def engine(k, dim):
     readback = SimpleNamespace(runtime="stand-in")
     manifest = SimpleNamespace(model=model.name, weights_sha256=model.weights_sha256)
     entry = SimpleNamespace(model=model, config=config, manifest=manifest)
-    return SimpleNamespace(inputs=tuple(specs), entry=entry, readback=readback)
+    return SimpleNamespace(
+        inputs=tuple(specs), entry=entry, readback=readback, running=nullcontext
+    )
 
 
 def test_engine_matcher_pads_and_ignores_the_padding():
