@@ -132,9 +132,7 @@ def engine(k, dim):
     readback = SimpleNamespace(runtime="stand-in")
     manifest = SimpleNamespace(model=model.name, weights_sha256=model.weights_sha256)
     entry = SimpleNamespace(model=model, config=config, manifest=manifest)
-    return SimpleNamespace(
-        inputs=tuple(specs), entry=entry, readback=readback, running=nullcontext
-    )
+    return SimpleNamespace(inputs=tuple(specs), entry=entry, readback=readback, running=nullcontext)
 
 
 def test_engine_matcher_pads_and_ignores_the_padding():
