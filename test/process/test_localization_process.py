@@ -15,6 +15,7 @@ pytest.importorskip("rasterio", reason="rasterio is not installed")
 
 from localizing_process import HEIGHT, PARAMETERS, WIDTH, localizing, ns
 from node_process import driven
+from rclpy.duration import Duration
 from sensor_msgs.msg import NavSatFix
 from simulated_map import KEYPOINTS, ORIGIN, scene_map, truth
 
@@ -97,8 +98,10 @@ def test_priors_that_are_wrong_missing_late_or_stop_do_not_mislead(tmp_path: Pat
             for name, value in changes.items():
                 setattr(message, name, value)
             heard.prior.publish(message)
+            assert heard.prior.wait_for_all_acked(Duration(seconds=5))  # before the frame is sent
 
-        def heeded() -> bool:  # discovered both ways: what is refused is said
+        def heeded() -> bool:  # what is refused is said, and what came before it was taken
+            mislead()
             mislead(latitude=math.nan)
             return "a prior is left out" in process.output
 
