@@ -97,14 +97,15 @@ def test_a_reference_that_is_missing_black_or_good(tmp_path: Path) -> None:
         references = driver.node.create_publisher(Image, "reference/image", LATCHED)
         assert driver.configure(), process.output
         assert driver.activate(), process.output
-        send(driver, [5], 3)
-        health.wait_for("no reference: publish one on /reference/image")
-        references.publish(image_message(np.zeros((240, 320), np.uint8), 5, frame_id="black"))
 
-        def fed(words: str) -> bool:
+        def fed(words: str) -> bool:  # frames go on, so that none of them is missed
             send(driver, [6], 1)
-            return words in driver.statuses[-1].task_detail
+            return bool(driver.statuses) and words in driver.statuses[-1].task_detail
 
+        missing = "no reference: publish one on /reference/image"
+        driver.wait_until(lambda: fed(missing), "the missing reference")
+        health.wait_for(missing)
+        references.publish(image_message(np.zeros((240, 320), np.uint8), 5, frame_id="black"))
         driver.wait_until(lambda: fed("the reference shows 0 features"), "the black reference")
         health.wait_for("the reference shows 0 features")
         references.publish(image_message(next(ground()), 5, frame_id="good"))
