@@ -10,6 +10,7 @@ import math
 import os
 from pathlib import Path
 
+from gps_denied_inference import proj
 from gps_denied_inference.errors import ConfigurationError
 from gps_denied_inference.storage.files import user_path
 
@@ -54,18 +55,8 @@ class Geoid:
 
     def __init__(self, grid: Path) -> None:
         try:
-            import pyproj
-        except ImportError as error:
-            raise ConfigurationError(
-                f"heights above sea level need pyproj ({error}): python3 -m pip install pyproj"
-            ) from error
-        try:
-            self._transformer = pyproj.Transformer.from_pipeline(
-                "+proj=pipeline +step +proj=unitconvert +xy_in=deg +xy_out=rad "
-                f'+step +proj=vgridshift +grids="{grid}" +multiplier=1 '
-                "+step +proj=unitconvert +xy_in=rad +xy_out=deg"
-            )
-        except pyproj.exceptions.ProjError as error:
+            self._transformer = proj.shifted_by_grid(str(grid), "heights above sea level")
+        except ValueError as error:
             raise ConfigurationError(f"geoid_grid '{grid}' is no grid of PROJ: {error}") from error
 
     def undulation(self, latitude: float, longitude: float) -> float:

@@ -1,5 +1,4 @@
-"""The map's frame: metres east and north of its origin, by pyproj. The only module that imports it
-for maps."""
+"""The map's frame: metres east and north of its origin."""
 
 from __future__ import annotations
 
@@ -8,7 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from gps_denied_inference.errors import ConfigurationError, InvalidParameterError
+from gps_denied_inference.errors import InvalidParameterError
+from gps_denied_inference.proj import between
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,5 @@ class LocalFrame:
 
 @functools.lru_cache(maxsize=16)
 def _transformer(proj: str, direction: str) -> Any:
-    try:
-        import pyproj
-    except ImportError as error:
-        raise ConfigurationError(
-            f"maps need pyproj ({error}): python3 -m pip install pyproj"
-        ) from error
     pair = ("EPSG:4326", proj) if direction == "forward" else (proj, "EPSG:4326")
-    return pyproj.Transformer.from_crs(*pair, always_xy=True)
+    return between(*pair, "maps")
