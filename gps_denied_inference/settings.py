@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast, get_args, get_origin, get_type_hints
 
-from gps_denied_inference.errors import InvalidParameterError, UnknownNameError
+from gps_denied_inference.errors import UnknownNameError
 from gps_denied_inference.images.choices import Color, DepthScaling
 from gps_denied_inference.parameter import Parameter, setting
 from gps_denied_inference.runtimes import table
+from gps_denied_inference.settings_rules import check_together
 
 Task = Literal["extract", "track", "match", "localize"]
 AskedPrecision = Literal["auto", "fp32", "fp16"]
@@ -379,45 +380,4 @@ class Settings:
         Raises:
             InvalidParameterError: names the parameter, the value and the bound.
         """
-        if self.device not in ("auto", "cpu", "cuda") and not (
-            self.device.startswith("cuda:") and self.device[5:].isdigit()
-        ):
-            raise InvalidParameterError(
-                "device", self.device, "'auto', 'cpu', 'cuda' or 'cuda:N' with a number N"
-            )
-        for name, size in (("image_width", self.image_width), ("image_height", self.image_height)):
-            if size % 32:
-                raise InvalidParameterError(name, size, "a multiple of 32 in [32, 8192] px")
-        if self.require_signed_engines and not self.engine_public_key:
-            raise InvalidParameterError(
-                "engine_public_key", "", "a PEM file while require_signed_engines is true"
-            )
-        if self.thermal_source == "replay" and not self.thermal_replay_file:
-            raise InvalidParameterError(
-                "thermal_replay_file", "", "a recording while thermal_source is 'replay'"
-            )
-        if self.reference_angles > 1 and self.geometry == "none":
-            raise InvalidParameterError(
-                "reference_angles", self.reference_angles, "1 while geometry is 'none'"
-            )
-        if self.keeps_tracks and self.detection_interval > 1:
-            most = 1 if self.geometry == "none" else self.max_followed_frames + 1
-            if self.detection_interval > most:
-                raise InvalidParameterError(
-                    "detection_interval",
-                    self.detection_interval,
-                    "1 while geometry is 'none', else at most max_followed_frames + 1 = "
-                    f"{self.max_followed_frames + 1}",
-                )
-        if self.task == "localize" and not self.map_file:
-            raise InvalidParameterError("map_file", "", "a map while task is 'localize'")
-        if self.task == "localize" and self.geometry == "none":
-            raise InvalidParameterError(
-                "geometry", self.geometry, "'homography' or 'fundamental' while task is 'localize'"
-            )
-        if self.thermal_reduced_keypoints >= self.max_keypoints:
-            raise InvalidParameterError(
-                "thermal_reduced_keypoints",
-                self.thermal_reduced_keypoints,
-                f"less than max_keypoints = {self.max_keypoints}",
-            )
+        check_together(self)

@@ -1,0 +1,63 @@
+"""What no single setting can be checked for: settings that depend on each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gps_denied_inference.errors import InvalidParameterError
+
+if TYPE_CHECKING:
+    from gps_denied_inference.settings import Settings
+
+
+def check_together(settings: Settings) -> None:
+    """Check settings against each other.
+
+    Raises:
+        InvalidParameterError: names the parameter, the value and the bound.
+    """
+    if settings.device not in ("auto", "cpu", "cuda") and not (
+        settings.device.startswith("cuda:") and settings.device[5:].isdigit()
+    ):
+        raise InvalidParameterError(
+            "device", settings.device, "'auto', 'cpu', 'cuda' or 'cuda:N' with a number N"
+        )
+    for name, size in (
+        ("image_width", settings.image_width),
+        ("image_height", settings.image_height),
+    ):
+        if size % 32:
+            raise InvalidParameterError(name, size, "a multiple of 32 in [32, 8192] px")
+    if settings.require_signed_engines and not settings.engine_public_key:
+        raise InvalidParameterError(
+            "engine_public_key", "", "a PEM file while require_signed_engines is true"
+        )
+    if settings.thermal_source == "replay" and not settings.thermal_replay_file:
+        raise InvalidParameterError(
+            "thermal_replay_file", "", "a recording while thermal_source is 'replay'"
+        )
+    if settings.reference_angles > 1 and settings.geometry == "none":
+        raise InvalidParameterError(
+            "reference_angles", settings.reference_angles, "1 while geometry is 'none'"
+        )
+    if settings.keeps_tracks and settings.detection_interval > 1:
+        most = 1 if settings.geometry == "none" else settings.max_followed_frames + 1
+        if settings.detection_interval > most:
+            raise InvalidParameterError(
+                "detection_interval",
+                settings.detection_interval,
+                "1 while geometry is 'none', else at most max_followed_frames + 1 = "
+                f"{settings.max_followed_frames + 1}",
+            )
+    if settings.task == "localize" and not settings.map_file:
+        raise InvalidParameterError("map_file", "", "a map while task is 'localize'")
+    if settings.task == "localize" and settings.geometry == "none":
+        raise InvalidParameterError(
+            "geometry", settings.geometry, "'homography' or 'fundamental' while task is 'localize'"
+        )
+    if settings.thermal_reduced_keypoints >= settings.max_keypoints:
+        raise InvalidParameterError(
+            "thermal_reduced_keypoints",
+            settings.thermal_reduced_keypoints,
+            f"less than max_keypoints = {settings.max_keypoints}",
+        )
