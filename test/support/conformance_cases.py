@@ -213,3 +213,16 @@ def in_threads(jobs: list[Callable[[], None]]) -> None:
         assert not thread.is_alive(), "a thread hangs"
     if failures:
         raise failures[0]
+
+
+def fp32_reference(folder: Path) -> Callable[[int], Arrays]:
+    """Answers of FP32 on the CPU: PyTorch, or ONNX Runtime where it or its weights are absent."""
+    name = (
+        "pytorch_fp32"
+        if find_weights() and find("pytorch")[0].ask(Machine(), "cpu").works
+        else "onnxruntime"
+    )
+    case = next(case for case in CASES if case.runtime == name)
+    runtime = create_runtime(name, cache=EngineCache(folder))
+    handle = runtime.deserialize_engine(runtime.compile_engine(xfeat(case), case.config))
+    return lambda seed: runtime.infer(handle, {"image": scene(seed)})

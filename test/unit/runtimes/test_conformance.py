@@ -25,7 +25,7 @@ from conformance_cases import (
     Case,
     K,
     agreement,
-    find_weights,
+    fp32_reference,
     in_threads,
     scene,
     xfeat,
@@ -44,8 +44,6 @@ from gps_denied_inference.errors import (
 )
 from gps_denied_inference.runtimes import create_runtime
 from gps_denied_inference.runtimes.contract import InferenceRuntime
-from gps_denied_inference.runtimes.machine import Machine
-from gps_denied_inference.runtimes.table import find
 from gps_denied_inference.thermal.state import ThermalLevel, ThermalState
 
 CYCLES = 50
@@ -80,15 +78,7 @@ def bench(built: Bench) -> Iterator[Bench]:
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Arrays]:
     """FP32 answers on the CPU: PyTorch, or ONNX Runtime where PyTorch or its weights are absent."""
-    name = (
-        "pytorch_fp32"
-        if find_weights() and find("pytorch")[0].ask(Machine(), "cpu").works
-        else "onnxruntime"
-    )
-    case = next(case for case in CASES if case.runtime == name)
-    runtime = create_runtime(name, cache=EngineCache(tmp_path_factory.mktemp("reference")))
-    handle = runtime.deserialize_engine(runtime.compile_engine(xfeat(case), case.config))
-    return lambda seed: runtime.infer(handle, {"image": scene(seed)})
+    return fp32_reference(tmp_path_factory.mktemp("reference"))
 
 
 # What needs the engine on disk only.
