@@ -51,7 +51,7 @@ def silence(node: Node, topic: str, kind: type, profile: QoSProfile, seen: int) 
         return Finding(
             "stalled",
             f"{topic} has {len(right)} publisher(s), but stopped after {seen} messages: has its "
-            "sender hung?",
+            f"sender hung? {LARGE_IMAGES}",
         )
     return Finding(
         "nothing comes through",
