@@ -19,6 +19,7 @@ from gps_denied_inference.images.files import read_image
 from gps_denied_inference.networks import Networks
 from gps_denied_inference.pipeline.extractor import Extractor
 from gps_denied_inference.pipeline.features import Features
+from gps_denied_inference.pipeline.frame_quality import FrameQuality
 from gps_denied_inference.pipeline.geometry import GeometricModel, verify
 from gps_denied_inference.pipeline.matcher import Matcher, Matches
 from gps_denied_inference.pipeline.reference import Reference
@@ -48,6 +49,7 @@ class FrameResult:
         reference_tag: whatever was given with the reference or the key frame (its header).
         track: everything about the tracks; None unless the task is ``track``.
         timings: seconds per stage.
+        quality: how well exposed and how sharp the frame is.
     """
 
     features: Features
@@ -57,6 +59,7 @@ class FrameResult:
     reference_tag: Any
     timings: dict[str, float]
     track: TrackUpdate | None = None
+    quality: FrameQuality | None = None
 
 
 class InferenceSession:
@@ -216,14 +219,16 @@ class InferenceSession:
         Raises:
             FrameError, InferenceError, DeviceOutOfMemoryError.
         """
+        settings = self.settings
         result = self._process(image, stamp_ns, tag)
+        quality = FrameQuality.of(image, settings.image_width, settings.image_height)
         matched = None
         if self.settings.task == "match" and result.matches is not None:
             verifies = self.settings.geometry != "none"
             matched = result.geometry is not None if verifies else result.matches.count > 0
         repeated = result.track is not None and result.track.event == "repeated"
-        self.health.answered(stamp_ns, result.features, matched, repeated)
-        return result
+        self.health.answered(stamp_ns, result.features, matched, repeated, quality)
+        return dataclasses.replace(result, quality=quality)
 
     def _process(self, image: npt.NDArray[np.uint8], stamp_ns: int, tag: Any) -> FrameResult:
         extractor = self._reduced if self._use_reduced else self._extractor

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = (
     "FeatureArray", "MatchArray", "LocalizationStatus", "InferenceStatus", "ThermalState",
-    "ThermalSensor", "AutopilotLinkStatus",
+    "ThermalSensor", "CameraStatus", "AutopilotLinkStatus",
 )  # fmt: skip
 PUBLISHED = {
     "FeatureArray": "Published on `~/features`.",
@@ -21,6 +21,7 @@ PUBLISHED = {
     "AutopilotLinkStatus": "Published on `~/status` of `autopilot_link`, latched.",
     "ThermalState": "Published on `~/thermal_state`, latched.",
     "ThermalSensor": "One entry of `ThermalState.sensors`.",
+    "CameraStatus": "One entry of `InferenceStatus.cameras`.",
 }
 HEAD = """# Messages
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from gps_denied_inference.pipeline.features import Features
+from gps_denied_inference.pipeline.frame_quality import FrameQuality
 from gps_denied_inference.session import FrameResult
 from gps_denied_inference.storage.share import shared_path
 
@@ -46,8 +46,9 @@ class MessageMaker:
         )
         return self._types["std_msgs/msg/Header"](stamp=stamp, frame_id=str(other.frame_id))
 
-    def feature_array(self, features: Features, header: Any) -> Any:
-        """Return a FeatureArray; ``header`` is one of this store's."""
+    def feature_array(self, result: FrameResult, header: Any) -> Any:
+        """Return the FeatureArray of a result; ``header`` is one of this store's."""
+        features, quality = result.features, result.quality or FrameQuality.median(())
         return self._types[FEATURE_ARRAY](
             header=header,
             image_width=features.width,
@@ -61,6 +62,10 @@ class MessageMaker:
             descriptors=_flat(features.descriptors, np.float32),
             track_ids=_flat(features.track_ids, np.uint64),
             track_ages=_flat(features.track_ages, np.uint32),
+            brightness=quality.brightness,
+            dark_share=quality.dark_share,
+            bright_share=quality.bright_share,
+            blur=quality.blur,
         )
 
     def match_array(

@@ -174,7 +174,7 @@ class _Replay:
         return done
 
     def _write(self, result: FrameResult, header: object, recorded_ns: int) -> None:
-        features = self._make.feature_array(result.features, header)
+        features = self._make.feature_array(result, header)
         self._put(self._features, features, FEATURE_ARRAY, recorded_ns)
         if self._matches is None or result.matches is None:
             return

@@ -148,6 +148,8 @@ def rows(
         lines.append(("", f"{reason}: {count}"))
     lines.append(("rate", _number(status["rate"], "Hz")))
     lines.append(("last frame", _number(status["time_since_frame"], "s ago")))
+    for camera in status["cameras"]:
+        lines += _camera(camera)
     for stage, *latencies in zip(
         status["stages"],
         status["latency_p50"],
@@ -160,6 +162,54 @@ def rows(
     if thermal is not None:
         lines.append(("thermal", _thermal(thermal)))
     return lines
+
+
+def _camera(camera: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the lines of one camera: its counts where it has a name, its stamps, its images."""
+    name, lines = camera["name"], []
+    if name:
+        lines.append(
+            (
+                name,
+                f"{camera['frames_in']} in, {camera['frames_out']} out, "
+                f"{camera['frames_dropped']} dropped, {_number(camera['rate'], 'Hz')}",
+            )
+        )
+        for reason, count in zip(camera["drop_reasons"], camera["drop_counts"], strict=True):
+            lines.append(("", f"{reason}: {count}"))
+    if not math.isnan(camera["stamp_period"]):
+        faults = "".join(
+            f", {camera[field]} {what}"
+            for field, what in (
+                ("stamps_zero", "zero"),
+                ("stamps_repeated", "repeated"),
+                ("stamps_backward", "backward"),
+                ("stamp_gaps", f"gaps of {camera['frames_missing']} frames in all"),
+            )
+            if camera[field]
+        )
+        jitter = 1e3 * camera["stamp_jitter"]
+        lines.append(
+            (
+                f"{name} stamps".strip(),
+                f"every {1e3 * camera['stamp_period']:.1f} ms, jitter {jitter:.1f} ms{faults}",
+            )
+        )
+    elif camera["stamps_zero"]:
+        lines.append((f"{name} stamps".strip(), f"{camera['stamps_zero']} zero"))
+    if not math.isnan(camera["brightness"]):
+        lines.append(
+            (
+                f"{name} images".strip(),
+                f"brightness {camera['brightness']:.2f}, {camera['dark_share']:.0%} dark, "
+                f"{camera['bright_share']:.0%} bright, blur {_share(camera['blur'])}",
+            )
+        )
+    return lines
+
+
+def _share(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
 
 
 def _thermal(thermal: Mapping[str, Any]) -> str:

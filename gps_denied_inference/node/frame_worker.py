@@ -148,7 +148,7 @@ class FrameWorker:
     def offer(self, message: Any) -> None:
         """Take a frame from the subscription's thread. Never blocks, never raises."""
         now = time.monotonic()
-        self._accounting.received()
+        self._accounting.received(_stamp_ns(message))
         limits = [rate for rate in (self.frame_rate_limit, self.thermal_rate_limit) if rate > 0]
         if limits and not self._limiter.admits(min(limits), now):
             thermal = self.thermal_rate_limit > 0 and min(limits) == self.thermal_rate_limit
@@ -214,9 +214,7 @@ class FrameWorker:
         converted = time.monotonic()
         stamp = message.header.stamp
         self._session.limit_keypoints(self.keypoint_limit)
-        result = self._session.process(
-            image, stamp.sec * 1_000_000_000 + stamp.nanosec, message.header
-        )
+        result = self._session.process(image, _stamp_ns(message), message.header)
         if not self._inferred():
             return
         if "infer" in result.timings:
@@ -234,7 +232,7 @@ class FrameWorker:
             "publish": published - answered,
             "end_to_end": published - received,
         }
-        self._accounting.answered(timings)
+        self._accounting.answered(timings, result.quality)
         if self.per_frame_debug_log:
             stages = " ".join(f"{name}={1e3 * value:.2f}ms" for name, value in timings.items())
             self._logger.debug(f"frame {stamp.sec}.{stamp.nanosec:09d}: {stages}")
@@ -259,3 +257,8 @@ class FrameWorker:
                 self._logger.error(line)
             else:
                 say(line)
+
+
+def _stamp_ns(message: Any) -> int:
+    stamp = message.header.stamp
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)

@@ -14,6 +14,7 @@ from std_msgs.msg import Header
 
 from gps_denied_inference.msg import FeatureArray, MatchArray, ThermalSensor, ThermalState
 from gps_denied_inference.pipeline.features import Features
+from gps_denied_inference.pipeline.frame_quality import FrameQuality
 from gps_denied_inference.session import FrameResult
 from gps_denied_inference.thermal.state import ThermalState as CoreThermalState
 
@@ -21,6 +22,9 @@ MODEL_TYPES = {
     "homography": MatchArray.MODEL_HOMOGRAPHY,
     "fundamental": MatchArray.MODEL_FUNDAMENTAL,
 }
+
+QUALITY = ("brightness", "dark_share", "bright_share", "blur")
+"""Fields of FeatureArray and CameraStatus, named as in the core."""
 
 SAME_IN_BOTH = (
     "source",
@@ -55,8 +59,11 @@ def packed(code: str, values: npt.NDArray[Any] | None) -> array[Any]:
     return result
 
 
-def feature_array(features: Features, header: Header) -> FeatureArray:
+def feature_array(
+    features: Features, header: Header, quality: FrameQuality | None = None
+) -> FeatureArray:
     """Fill a FeatureArray; ``header`` is the image's, untouched."""
+    quality = quality or FrameQuality.median(())
     message = FeatureArray(header=header)
     message.image_width = features.width
     message.image_height = features.height
@@ -69,6 +76,8 @@ def feature_array(features: Features, header: Header) -> FeatureArray:
     message.descriptors = packed("f", features.descriptors)
     message.track_ids = packed("Q", features.track_ids)
     message.track_ages = packed("I", features.track_ages)
+    for name in QUALITY:
+        setattr(message, name, getattr(quality, name))
     return message
 
 

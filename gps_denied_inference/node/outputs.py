@@ -49,7 +49,7 @@ class ResultPublishers:
         calibration_missing: Callable[[], str],
     ) -> None:
         """Publish one frame's answer, every message stamped as the frame was."""
-        self._features.publish(messages.feature_array(result.features, header))
+        self._features.publish(messages.feature_array(result.features, header, result.quality))
         if self._matches is not None and result.matches is not None:
             self._matches.publish(
                 messages.match_array(

@@ -10,8 +10,8 @@ from lifecycle_msgs.msg import State as LifecycleState
 from rclpy.lifecycle import LifecycleNodeMixin
 
 from gps_denied_inference.errors import ConfigurationError
-from gps_denied_inference.msg import InferenceStatus
-from gps_denied_inference.node import qos
+from gps_denied_inference.msg import CameraStatus, InferenceStatus
+from gps_denied_inference.node import messages, qos
 from gps_denied_inference.node.rclpy_compat import lifecycle_state
 from gps_denied_inference.pipeline.accounting import AccountSnapshot
 from gps_denied_inference.pipeline.task_health import Finding
@@ -38,6 +38,29 @@ class Said:
 
     detail: str = ""
     progress: float = float("nan")
+
+
+def camera_status(name: str, account: AccountSnapshot) -> CameraStatus:
+    """Fill a CameraStatus from the account of one camera."""
+    message = CameraStatus(name=name)
+    message.frames_in = account.frames_in
+    message.frames_out = account.frames_out
+    message.frames_dropped = account.frames_dropped
+    message.drop_reasons = list(account.drops)
+    message.drop_counts = list(account.drops.values())
+    message.rate = account.rate
+    message.time_since_frame = account.time_since_frame
+    stamps = account.stamps
+    message.stamps_zero = stamps.zero
+    message.stamps_repeated = stamps.repeated
+    message.stamps_backward = stamps.backward
+    message.stamp_gaps = stamps.gaps
+    message.frames_missing = stamps.missing
+    message.stamp_period = stamps.period
+    message.stamp_jitter = stamps.jitter
+    for field in messages.QUALITY:
+        setattr(message, field, getattr(account.quality, field))
+    return message
 
 
 class StatusPublisher:
@@ -113,6 +136,7 @@ class StatusPublisher:
         message.latency_p50 = [latency.p50 for latency in account.latencies.values()]
         message.latency_p95 = [latency.p95 for latency in account.latencies.values()]
         message.latency_p99 = [latency.p99 for latency in account.latencies.values()]
+        message.cameras = [camera_status("", account)]
         message.task_ok = finding is None
         if finding is not None:
             message.task_detail = finding.line

@@ -6,12 +6,17 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from gps_denied_inference.pipeline.frame_quality import FrameQuality
+from gps_denied_inference.pipeline.stamps import StampSummary, StampWatch
+
 WINDOW = 512
 """Newest samples that percentiles are taken over."""
+QUALITIES = 64
+"""Newest answered frames whose quality is summed up."""
 
 LOST = "lost_in_transport"
 """Drop reason of frames that were sent to this node and did not reach it."""
@@ -45,6 +50,8 @@ class AccountSnapshot:
     rate: float
     time_since_frame: float
     latencies: Mapping[str, StageLatency]
+    stamps: StampSummary = field(default_factory=StampSummary)
+    quality: FrameQuality = field(default_factory=lambda: FrameQuality.median(()))
 
     @property
     def frames_dropped(self) -> int:
@@ -70,12 +77,22 @@ class FrameAccounting:
         self._last_in = float("nan")
         self._gaps: deque[tuple[float, int]] = deque()
         self._claims: list[tuple[float, int]] = []
+        self._stamps = StampWatch()
+        self._not_taken = 0
+        self._qualities: deque[FrameQuality] = deque(maxlen=QUALITIES)
 
-    def received(self) -> None:
-        """Count a frame in."""
+    def received(self, stamp_ns: int | None = None) -> None:
+        """Count a frame in.
+
+        Args:
+            stamp_ns: the frame's; None = it is not looked at.
+        """
         with self._lock:
             self._in += 1
             self._last_in = self._clock()
+            not_taken, self._not_taken = self._not_taken, 0
+            if stamp_ns is not None:
+                self._stamps.received(stamp_ns, not_taken)
 
     def lost(self, count: int, *, numbered: bool = True) -> None:
         """Note frames that the middleware says were sent here and lost on the way.
@@ -104,6 +121,7 @@ class FrameAccounting:
         """
         with self._lock:
             self._gaps.append((self._clock(), count))
+            self._not_taken += count
 
     def _settle(self, now: float) -> None:
         while self._gaps and now - self._gaps[0][0] >= SETTLING:
@@ -138,10 +156,12 @@ class FrameAccounting:
         self._claims = kept
         return lost
 
-    def answered(self, latencies: Mapping[str, float]) -> None:
+    def answered(self, latencies: Mapping[str, float], quality: FrameQuality | None = None) -> None:
         """Count a frame out, with the seconds that each of its stages took."""
         with self._lock:
             self._out += 1
+            if quality is not None:
+                self._qualities.append(quality)
             self._published.append(self._clock())
             for stage, seconds in latencies.items():
                 self._samples.setdefault(stage, deque(maxlen=WINDOW)).append(seconds)
@@ -160,10 +180,14 @@ class FrameAccounting:
             samples = {stage: np.fromiter(values, float) for stage, values in self._samples.items()}
             recent = [stamp for stamp in self._published if now - stamp <= 5.0]
             since = now - self._last_in
+            stamps, qualities = self._stamps.summary(), tuple(self._qualities)
         latencies = {
             stage: StageLatency(*(float(p) for p in np.percentile(values, (50, 95, 99))))
             for stage, values in samples.items()
         }
         span = now - recent[0] if recent else 0.0
         rate = (len(recent) - 1) / span if len(recent) > 1 and span > 0 else float("nan")
-        return AccountSnapshot(frames_in, frames_out, drops, rate, since, latencies)
+        quality = FrameQuality.median(qualities)
+        return AccountSnapshot(
+            frames_in, frames_out, drops, rate, since, latencies, stamps, quality
+        )

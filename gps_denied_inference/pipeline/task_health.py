@@ -6,10 +6,13 @@ matches. Here is judged what has come of the newest frames.
 
 from __future__ import annotations
 
+import statistics
 import threading
+from collections import deque
 from dataclasses import dataclass
 
 from gps_denied_inference.pipeline.features import Features
+from gps_denied_inference.pipeline.frame_quality import FrameQuality
 from gps_denied_inference.pipeline.reference import Reference
 
 IN_A_ROW = 20
@@ -22,6 +25,9 @@ WAIT_FOR_REFERENCE = 2.0
 """s after activate in which a reference may still come."""
 FAR_SCALE = 1.5
 """Ratio of scales from which networks no longer tell a corner reliably."""
+
+FEWEST_GO_ON = 0.2
+"""Share of a frame's points that are on a track begun before, below which tracks die."""
 
 _CAUSES = ("zero", "not_rising", "blank", "lost", "unmatched", "repeated")
 
@@ -56,6 +62,8 @@ class TaskHealth:
         with self._lock:
             self._stamp: int | None = None
             self._row = dict.fromkeys(_CAUSES, 0)
+            self._qualities: deque[FrameQuality] = deque(maxlen=IN_A_ROW)
+            self._going_on: deque[float] = deque(maxlen=IN_A_ROW)
 
     def answered(
         self,
@@ -63,6 +71,7 @@ class TaskHealth:
         features: Features,
         matched: bool | None = None,
         repeated: bool = False,
+        quality: FrameQuality | None = None,
     ) -> None:
         """Note one answered frame.
 
@@ -71,18 +80,24 @@ class TaskHealth:
             features: the frame's.
             matched: whether the frame was matched with the reference; None = it was not tried.
             repeated: whether it is the frame before once more.
+            quality: the frame's; None = nobody measured.
         """
         ages = features.track_ages
+        going_on = 0 if ages is None else int((ages > 0).sum())
         found = {
             "zero": stamp_ns == 0,
             "not_rising": self._stamp is not None and stamp_ns <= self._stamp,
             "blank": _shown(features) < FEWEST_FEATURES,
-            "lost": ages is not None and not (ages > 0).any(),
+            "lost": ages is not None and going_on == 0,
             "unmatched": matched is False,
             "repeated": repeated,
         }
         with self._lock:
             self._stamp = stamp_ns
+            if ages is not None:
+                self._going_on.append(going_on / max(len(ages), 1))
+            if quality is not None:
+                self._qualities.append(quality)
             for name, holds in found.items():
                 self._row[name] = self._row[name] + 1 if holds else 0
 
@@ -103,6 +118,9 @@ class TaskHealth:
         """
         with self._lock:
             row = dict(self._row)
+            quality = FrameQuality.median(self._qualities)
+            going_on = tuple(self._going_on)
+        seen = _seen(quality)
         stamps = self._stamps(row)
         if stamps is not None:
             return stamps
@@ -115,8 +133,11 @@ class TaskHealth:
         if blank >= IN_A_ROW:
             return Finding(
                 "featureless frames",
-                f"the last {blank} frames show fewer than {FEWEST_FEATURES} features: is "
-                "the lens covered, the exposure wrong, or detection_threshold too high?",
+                f"the last {blank} frames show fewer than {FEWEST_FEATURES} features: "
+                + (
+                    seen
+                    or "is the lens covered, the exposure wrong, or detection_threshold too high?"
+                ),
             )
         if repeated >= IN_A_ROW:
             return Finding(
@@ -126,9 +147,17 @@ class TaskHealth:
         if lost >= IN_A_ROW:
             return Finding(
                 "no tracks",
-                f"no track went on in the last {lost} frames: successive frames have too "
-                "little in common (a higher frame rate, or a higher frame_rate_limit, lets more of "
-                "each be seen again), or are too blurred",
+                f"no track went on in the last {lost} frames: "
+                + (
+                    seen
+                    or "successive frames have too little in common (a higher frame rate, or a "
+                    "higher frame_rate_limit, lets more of each be seen again)"
+                ),
+            )
+        if len(going_on) == IN_A_ROW and statistics.median(going_on) < FEWEST_GO_ON and seen:
+            return Finding(
+                f"tracks die: {quality.fault}",
+                f"most tracks end at once in the last {IN_A_ROW} frames: {seen}",
             )
         if unmatched >= IN_A_ROW and self._task == "match":
             described = "" if reference is None else f"; {reference.described}"
@@ -136,7 +165,7 @@ class TaskHealth:
                 "no match",
                 f"none of the last {unmatched} frames matched the reference: another "
                 "place, another heading (reference_angles: 8 covers any) or another scale "
-                f"(reference_scale)?{described}",
+                f"(reference_scale)?{described}{f'; {seen}' if seen else ''}",
             )
         return None
 
@@ -180,6 +209,26 @@ class TaskHealth:
                 f"frames' scale: {reference.described}",
             )
         return None
+
+
+def _seen(quality: FrameQuality) -> str:
+    """Return what is wrong with frames of this quality and what to do; empty = nothing."""
+    if quality.fault == "dark":
+        return (
+            f"they are dark (mean {quality.brightness:.0%} of white, {quality.dark_share:.0%} of "
+            "the pixels black): uncover the lens, lengthen the exposure, raise the gain"
+        )
+    if quality.fault == "overexposed":
+        return (
+            f"they are overexposed ({quality.bright_share:.0%} of the pixels white): shorten the "
+            "exposure, lower the gain"
+        )
+    if quality.fault == "blurred":
+        return (
+            f"they are blurred (blur {quality.blur:.2f}): shorten the exposure, focus the lens, "
+            "damp vibration"
+        )
+    return ""
 
 
 def _shown(features: Features) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from array import array
 
 import numpy as np
 import onnxruntime
@@ -269,3 +270,36 @@ def test_status_says_what_really_runs(make_node):
     assert status.provider == "CPUExecutionProvider"
     assert (status.engine_width, status.engine_height) == (160, 128)
     assert len(status.model_sha256) == 64
+
+
+def test_quality_of_images_and_stamps_is_published(make_node, context):
+    node = make_node()
+    other = rclpy.create_node("listener", context=context)
+    received: list[FeatureArray] = []
+    other.create_subscription(FeatureArray, "/inference_node/features", received.append, 10)
+    publisher = other.create_publisher(Image, "/image", 1)
+    executor = MultiThreadedExecutor(context=context)
+    executor.add_node(node)
+    executor.add_node(other)
+    assert node.trigger_configure() == SUCCESS
+    assert node.trigger_activate() == SUCCESS
+    wait_for(lambda: publisher.get_subscription_count() == 1, "the node's subscription", executor)
+    wait_for(lambda: node._outputs._features.get_subscription_count() == 1, "ours", executor)
+    stamps = [*range(1, 13), 12, 16]  # one repeated, three missing
+    for sent, stamp in enumerate(stamps, 1):
+        frame = image(stamp=stamp)
+        frame.data = array("B", [3 if stamp == 16 else 200]) * len(frame.data)
+        publisher.publish(frame)
+        wait_for(lambda sent=sent: len(received) == sent, f"answer {sent}", executor)
+    assert received[0].brightness == pytest.approx(200 / 255, abs=1e-3)
+    assert received[-1].brightness == pytest.approx(3 / 255, abs=1e-3)
+    assert (received[0].dark_share, received[-1].dark_share) == (0.0, 1.0)
+    status = node._status.publish(node._session, node._accounting.snapshot())
+    (camera,) = status.cameras
+    assert (camera.name, camera.frames_in, camera.frames_out) == ("", 14, 14)
+    assert (camera.stamps_repeated, camera.stamp_gaps, camera.frames_missing) == (1, 1, 3)
+    assert camera.stamp_period == pytest.approx(1.0)
+    assert camera.stamp_jitter == pytest.approx(0.0, abs=1e-6)
+    assert camera.brightness == pytest.approx(200 / 255, abs=1e-3)
+    executor.shutdown()
+    other.destroy_node()

@@ -22,7 +22,18 @@ def status(**changes):
         "frames_out": 16, "frames_dropped": 3, "drop_reasons": ["superseded", "malformed"],
         "drop_counts": [2, 1], "rate": 19.96, "time_since_frame": 0.04,
         "stages": ["end_to_end"], "latency_p50": [0.0301], "latency_p95": [0.042],
-        "latency_p99": [0.05],
+        "latency_p99": [0.05], "cameras": [camera()],
+    }  # fmt: skip
+    return fields | changes
+
+
+def camera(**changes):
+    fields = {
+        "name": "", "frames_in": 20, "frames_out": 16, "frames_dropped": 3,
+        "drop_reasons": ["superseded", "malformed"], "drop_counts": [2, 1], "rate": 19.96,
+        "time_since_frame": 0.04, "stamps_zero": 0, "stamps_repeated": 0, "stamps_backward": 0,
+        "stamp_gaps": 0, "frames_missing": 0, "stamp_period": 0.04, "stamp_jitter": 0.0003,
+        "brightness": 0.41, "dark_share": 0.03, "bright_share": 0.0, "blur": 0.22,
     }  # fmt: skip
     return fields | changes
 
@@ -81,3 +92,27 @@ def test_square_brackets_of_an_error_line_are_shown_as_they_are() -> None:
     console = Console(file=io.StringIO(), width=100)
     console.print(table("/n", status(detail="refused [artifact_sha256]"), None, 0.0))
     assert "refused [artifact_sha256]" in console.file.getvalue()
+
+
+def test_stamps_and_images_of_the_camera() -> None:
+    shown = dict(rows(status(), None, 0.0))
+    assert shown["stamps"] == "every 40.0 ms, jitter 0.3 ms"
+    assert shown["images"] == "brightness 0.41, 3% dark, 0% bright, blur 0.22"
+    faulty = camera(stamps_repeated=4, stamp_gaps=2, frames_missing=7, blur=NAN)
+    shown = dict(rows(status(cameras=[faulty]), None, 0.0))
+    assert shown["stamps"].endswith(", 4 repeated, 2 gaps of 7 frames in all")
+    assert shown["images"].endswith("blur -")
+    unstamped = camera(stamps_zero=9, stamp_period=NAN, stamp_jitter=NAN, brightness=NAN)
+    shown = dict(rows(status(cameras=[unstamped]), None, 0.0))
+    assert shown["stamps"] == "9 zero"
+    assert "images" not in shown
+
+
+def test_several_cameras_are_counted_each() -> None:
+    lines = rows(
+        status(cameras=[camera(name="left"), camera(name="right", frames_in=9)]), None, 0.0
+    )
+    shown = dict(lines)
+    assert shown["left"] == "20 in, 16 out, 3 dropped, 20.0 Hz"
+    assert shown["right"].startswith("9 in, ")
+    assert shown["right images"].startswith("brightness 0.41")

@@ -151,3 +151,59 @@ def test_a_frozen_camera(open_session, ground):
     assert finding(session).cause == "frozen image"
     fly(session, ground, range(26 * PERIOD, 30 * PERIOD, PERIOD))
     assert finding(session) is None
+
+
+def spoilt_flight(session, ground, spoil, frames=24, step=3):
+    for i in range(frames):
+        left = 50 + step * i
+        frame = np.ascontiguousarray(ground[100:356, left : left + 320])
+        session.process(spoil(frame, i), (i + 1) * PERIOD, None)
+
+
+def under_noise(gain, offset=0.0):
+    """Return what spoils a frame: another exposure, and a sensor's noise."""
+    noise = np.random.default_rng(0)
+
+    def spoil(frame, i):
+        exposed = frame * gain + offset + noise.normal(0.0, 2.0, frame.shape)
+        return np.clip(exposed, 0, 255).astype(np.uint8)
+
+    return spoil
+
+
+@pytest.mark.parametrize("task", ["extract", "track"])
+def test_a_dark_flight_says_so(open_session, ground, task):
+    session = open_session(task)
+    spoilt_flight(session, ground, under_noise(0.02))
+    found = finding(session)
+    assert found.cause == "featureless frames"
+    assert "they are dark" in found.line
+    assert "lengthen the exposure" in found.line
+
+
+def test_an_overexposed_flight_says_so(open_session, ground):
+    session = open_session("track")
+    spoilt_flight(session, ground, under_noise(1.0, 252.0))
+    assert "they are overexposed" in finding(session).line
+
+
+def test_tracks_that_die_of_blur_say_so(open_session, ground):
+    """A camera that shakes along one axis, then along the other."""
+    session = open_session("track", max_followed_frames=0)
+    spoilt_flight(session, ground, lambda f, i: cv2.blur(f, (41, 1) if i % 2 else (1, 41)))
+    found = finding(session)
+    assert found.cause == "tracks die: blurred"
+    assert "they are blurred (blur 0." in found.line
+    session.restart_tracks()
+    assert finding(session) is None
+    fly(session, ground, range(50 * PERIOD, 75 * PERIOD, PERIOD))
+    assert finding(session) is None
+
+
+def test_frames_without_fault_blame_no_exposure(open_session):
+    session = open_session("track")
+    for i in range(21):
+        noise = np.random.default_rng(i).integers(0, 256, (256, 320), np.uint8)
+        session.process(noise, (i + 1) * PERIOD, None)
+    found = finding(session)
+    assert found is None or "they are" not in found.line
