@@ -167,6 +167,8 @@ class CameraModel:
         normal = np.asarray(points, np.float64).reshape(-1, 2)
         if len(normal) == 0:
             return np.zeros((0, 2))
+        if not self.distortion.any() and self.distortion_model != "equidistant":
+            return np.asarray(normal @ self.matrix[:2, :2].T + self.matrix[:2, 2], np.float64)
         if self.distortion_model == "equidistant":
             pixels = cv2.fisheye.distortPoints(normal[:, None], self.matrix, self.distortion)
         else:

@@ -8,13 +8,13 @@ holds them all.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from gps_denied_inference.pipeline.localization import pose_derivatives as by
 from gps_denied_inference.pipeline.localization.prior import cross, rotation
 
 Points = npt.NDArray[np.float64]
@@ -26,6 +26,8 @@ own distortion: the covariance takes each cell as one piece of evidence."""
 LEAST_PAIRS = 4
 LEAST_RMS_PX = 0.5
 """No keypoint is better than this."""
+LEAST_DOWN = 1e-3
+"""Of gravity along the axis, below which the axis counts as level."""
 SLOPE_SIGMA = 0.03
 """Of the ground's slope each way: what a flat map takes for a tilt of the camera."""
 
@@ -54,7 +56,7 @@ class Pose:
 
         The geometric mean of both directions: along the lean a step on the ground looks shorter.
         """
-        return float(self.camera[2] / self.focal / max(self.gravity[2], 1e-3) ** 1.5)
+        return float(self.camera[2] / self.focal / max(self.gravity[2], LEAST_DOWN) ** 1.5)
 
     @property
     def axis(self) -> complex:
@@ -69,14 +71,39 @@ class Pose:
     def project(self, ground: npt.NDArray[np.complex128]) -> Points:
         """Map ground points (N,) to the normalised image plane (N, 2) of the assumed lens."""
         turn = rotation(self.heading, self.gravity)
+        seen = self._offset(ground, ground - self._axis(turn)) @ turn
+        depth = np.where(seen[:, 2] > 1e-9, seen[:, 2], np.nan)
+        return np.asarray(self.focal * seen[:, :2] / depth[:, None], np.float64)
+
+    def project_with_slopes(self, ground: npt.NDArray[np.complex128]) -> tuple[Points, Points]:
+        """Map ground points (N,) as :meth:`project` does.
+
+        Returns:
+            (N, 2), NaN behind the camera, and (N, 2, 9) derivatives by :meth:`moved`'s step, zero
+            there.
+        """
+        turn = rotation(self.heading, self.gravity)
         from_axis = ground - self._axis(turn)
+        return by.projection(
+            self._offset(ground, from_axis), from_axis, turn, self.focal, self.slope,
+            float(self.camera[2]), self._derivatives(turn),
+        )  # fmt: skip
+
+    def slopes(self) -> by.Derivatives:
+        """Return derivatives of gravity, rotation and axis by :meth:`moved`'s step."""
+        return self._derivatives(rotation(self.heading, self.gravity))
+
+    def _derivatives(self, turn: Points) -> by.Derivatives:
+        return by.Derivatives.at(turn, self.heading, self.gravity, float(self.camera[2]))
+
+    def _offset(
+        self, ground: npt.NDArray[np.complex128], from_axis: npt.NDArray[np.complex128]
+    ) -> Points:
         offset = np.empty((len(ground), 3))
         offset[:, 0], offset[:, 1] = ground.real - self.camera[0], ground.imag - self.camera[1]
         offset[:, 2] = self.slope[0] * from_axis.real + self.slope[1] * from_axis.imag
         offset[:, 2] -= self.camera[2]
-        seen = offset @ turn
-        depth = np.where(seen[:, 2] > 1e-9, seen[:, 2], np.nan)
-        return np.asarray(self.focal * seen[:, :2] / depth[:, None], np.float64)
+        return offset
 
     def moved(self, step: Points) -> Pose:
         """Return the pose changed by a step (9,).
@@ -120,6 +147,16 @@ class Known:
             math.log(pose.focal) / self.focal_sigma, *(pose.slope / SLOPE_SIGMA),
         ])  # fmt: skip
 
+    def slopes(self, pose: Pose) -> Points:
+        """Return the derivatives (6, 9) of :meth:`residuals` by the pose's step."""
+        result = np.zeros((6, by.ELEMENTS))
+        result[0, by.HEIGHT] = 1.0 / self.height_share
+        for index, change in enumerate(by.gravity_by_tilt(pose.gravity)):
+            result[1:3, 4 + index] = cross(self.gravity, change)[:2] / self.gravity_sigma
+        result[3, by.FOCAL] = 1.0 / self.focal_sigma
+        result[4:6, by.SLOPE] = np.eye(2) / SLOPE_SIGMA
+        return result
+
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
@@ -140,20 +177,24 @@ class Estimate:
     @property
     def axis_covariance(self) -> Points:
         """(2, 2) m^2, of where the axis meets the ground."""
-        jacobian = self._jacobian(lambda pose: np.array([pose.axis.real, pose.axis.imag]))
+        jacobian = self.pose.slopes().axis
         return self._with_map(jacobian @ self.covariance @ jacobian.T)
 
     @property
     def camera_covariance(self) -> Points:
         """(3, 3) m^2, of the camera: east, north, height."""
-        jacobian = self._jacobian(lambda pose: pose.camera)
+        jacobian = np.eye(3, by.ELEMENTS)
+        jacobian[2, by.HEIGHT] = self.pose.camera[2]
         return self._with_map(jacobian @ self.covariance @ jacobian.T)
 
     @property
     def reach_sigma(self) -> float:
         """As a share of the pose's reach."""
-        jacobian = self._jacobian(lambda pose: np.array([math.log(pose.reach)]))
-        return math.sqrt(float((jacobian @ self.covariance @ jacobian.T)[0, 0]))
+        jacobian, gravity = np.zeros(by.ELEMENTS), self.pose.gravity
+        jacobian[by.HEIGHT], jacobian[by.FOCAL] = 1.0, -1.0
+        if gravity[2] > LEAST_DOWN:
+            jacobian[by.TILT] = -1.5 * by.gravity_by_tilt(gravity)[:, 2] / gravity[2]
+        return math.sqrt(float(jacobian @ self.covariance @ jacobian))
 
     @property
     def heading_sigma(self) -> float:
@@ -164,9 +205,6 @@ class Estimate:
         result = (covariance + covariance.T) / 2.0
         result[[0, 1], [0, 1]] += self.map_sigma**2
         return np.asarray(result, np.float64)
-
-    def _jacobian(self, of: Callable[[Pose], Points]) -> Points:
-        return _derivative(lambda step: np.asarray(of(self.pose.moved(step)), np.float64))
 
 
 def estimate(
@@ -192,33 +230,33 @@ def estimate(
     """
     to_px = start.camera[2] / (gsd * start.focal)
 
-    def deviations(pose: Pose) -> Points:
-        off = np.nan_to_num((pose.project(ground) - rays) * to_px, nan=1e3)
-        return np.asarray(off.ravel(), np.float64)
+    def deviations(pose: Pose) -> tuple[Points, Points]:
+        at, slopes = pose.project_with_slopes(ground)
+        return np.nan_to_num((at - rays) * to_px, nan=1e3), slopes * to_px
 
     pose, scale = start, threshold_px / 2.0
-    information = np.eye(9)
     for _ in range(ITERATIONS):
-        here = deviations(pose)
-        length = np.linalg.norm(here.reshape(-1, 2), axis=1)
+        here, slopes = deviations(pose)
+        length = np.linalg.norm(here, axis=1)
         scale = float(np.clip(1.2 * np.median(length), LEAST_RMS_PX, threshold_px / 2.0))
         weight = np.repeat(1.0 / (1.0 + (length / (2.0 * scale)) ** 2) ** 2, 2) / scale**2
-        slope = _derivative(lambda step, at=pose: deviations(at.moved(step)))  # type: ignore[misc]
-        prior_slope = _derivative(lambda step, at=pose: known.residuals(at.moved(step)))  # type: ignore[misc]
-        information = (slope * weight[:, None]).T @ slope + prior_slope.T @ prior_slope
-        gradient = (slope * weight[:, None]).T @ here + prior_slope.T @ known.residuals(pose)
+        slope, prior_slope = slopes.reshape(-1, by.ELEMENTS), known.slopes(pose)
+        weighted = (slope * weight[:, None]).T
+        information = weighted @ slope + prior_slope.T @ prior_slope
+        gradient = weighted @ here.ravel() + prior_slope.T @ known.residuals(pose)
         step = -np.linalg.solve(information + 1e-9 * np.diag(np.diag(information)), gradient)
         pose = pose.moved(step)
         if abs(step[0]) + abs(step[1]) < 1e-3 * gsd and np.abs(step[2:]).max() < 1e-6:
             break
-    length = np.linalg.norm(deviations(pose).reshape(-1, 2), axis=1)
+    here, slopes = deviations(pose)
+    prior_slope = known.slopes(pose)
+    length = np.linalg.norm(here, axis=1)
     close = length < threshold_px
     if np.count_nonzero(close) < LEAST_PAIRS:
         return None
     rms = float(np.sqrt(np.mean(length[close] ** 2)))
-    slope = _derivative(lambda step: deviations(pose.moved(step)))
     covariance = _covariance(
-        slope.reshape(-1, 2, 9)[close], deviations(pose).reshape(-1, 2)[close],
+        slopes[close], here[close],
         _cells(rays[close]), prior_slope.T @ prior_slope,
     )  # fmt: skip
     return Estimate(pose, covariance, rms, known.map_sigma)
@@ -256,14 +294,3 @@ def _cells(rays: Points) -> npt.NDArray[np.int64]:
     least, span = rays.min(axis=0), np.maximum(np.ptp(rays, axis=0), 1e-9)
     cell = np.minimum(((rays - least) / span * CELLS).astype(np.int64), CELLS - 1)
     return np.asarray(cell[:, 0] * CELLS + cell[:, 1], np.int64)
-
-
-def _derivative(of: Callable[[Points], Points]) -> Points:
-    """Return the Jacobian (M, 9) at zero by central differences."""
-    widths = np.array([1e-3, 1e-3, 1e-6, 1e-6, 1e-6, 1e-6, 1e-6, 1e-6, 1e-6])
-    columns = []
-    for index, width in enumerate(widths):
-        step = np.zeros(9)
-        step[index] = width
-        columns.append((of(step) - of(-step)) / (2.0 * width))
-    return np.stack(columns, axis=1)

@@ -117,9 +117,8 @@ def search(
         return None
     a, first = a[kept], first[kept]
     b = w[first] - a * z[first]
-    residuals = np.abs(a[:, None] * z[None, :] + b[:, None] - w[None, :])
     # Truncated squares rank models of equal count by how well their inliers fit (MSAC).
-    cost = np.minimum(residuals**2, threshold**2).sum(axis=1)
+    cost = np.minimum(_squares(a, b, z, w), threshold**2).sum(axis=1)
     order = np.argsort(cost)[:5]
     best: Agreement | None = None
     for index in order:
@@ -129,6 +128,19 @@ def search(
         ):
             best = found
     return best
+
+
+def _squares(a: Complex, b: Complex, z: Complex, w: Complex) -> npt.NDArray[np.float64]:
+    """Return |a z + b - w|^2 (N, M) of N similarities and M pairs."""
+    # As products of matrices, about the middle of w: maps are kilometres wide, residuals metres.
+    middle = w.mean()
+    ones = np.ones(len(z))
+    off = b - middle
+    real = np.stack([a.real, -a.imag, off.real, -np.ones(len(a))], axis=1)
+    imag = np.stack([a.imag, a.real, off.imag, -np.ones(len(a))], axis=1)
+    squares = (real @ np.stack([z.real, z.imag, ones, (w - middle).real])) ** 2
+    squares += (imag @ np.stack([z.real, z.imag, ones, (w - middle).imag])) ** 2
+    return np.asarray(squares, np.float64)
 
 
 def fit(z: Complex, w: Complex) -> Similarity | None:

@@ -19,8 +19,13 @@ from gps_denied_inference.pipeline.rotations import ExtractorLike
 Image = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float64]
 
+Map = npt.NDArray[np.float32]
 Evident = Callable[[Points], npt.NDArray[np.bool_]]
 
+LATTICE = 6
+"""px of the view between points that the lens is asked for."""
+OUTSIDE = -1e4
+"""px of the frame: where nothing of it is."""
 EDGE_PX = 6.0
 """Keypoints nearer than this to the frame's edge, in px of the view, are of the edge itself."""
 
@@ -106,11 +111,7 @@ def view_from_above(
     rays_from_ground = turn.T @ np.column_stack([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], -camera_at])
     rays_from_view = rays_from_ground @ ground_from_view
     shrunk, factor = _shrink(frame, camera, height / max(-axis[2], 0.1), gsd)
-    if camera.distortion.any():
-        map_x, map_y = _distorted(rays_from_view, camera, factor, size)
-    else:
-        matrix = _scaled(camera.matrix, factor) @ rays_from_view
-        map_x, map_y = _grid(matrix, size)
+    map_x, map_y = frame_from_view(rays_from_view, camera, factor, size)
     image = cv2.remap(shrunk, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     rows, columns = shrunk.shape[:2]
     covered = (map_x > 0) & (map_x < columns - 1) & (map_y > 0) & (map_y < rows - 1)
@@ -135,54 +136,59 @@ def _shrink(
     return np.asarray(small, np.uint8), (width / columns, height / rows)
 
 
-def _scaled(matrix: Points, factor: tuple[float, float]) -> Points:
-    """Return K of an image resized by ``factor``: pixel edges, not centres, are aligned."""
-    fx, fy = factor
-    resize = np.array([[fx, 0.0, 0.5 * fx - 0.5], [0.0, fy, 0.5 * fy - 0.5], [0.0, 0.0, 1.0]])
-    return np.asarray(resize @ matrix, np.float64)
-
-
-def _pixels(size: tuple[int, int]) -> Points:
-    x, y = np.meshgrid(np.arange(size[0], dtype=np.float64), np.arange(size[1], dtype=np.float64))
-    return np.stack([x.ravel(), y.ravel(), np.ones(x.size)])
-
-
-def _grid(
-    matrix: Points, size: tuple[int, int]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return where each px of the view lies in the frame; far outside for what is behind it."""
-    x, y, z = matrix @ _pixels(size)
-    ahead = z > 1e-6
-    z = np.where(ahead, z, 1.0)
-    shape = (size[1], size[0])
-    map_x = np.where(ahead, x / z, -1e4).reshape(shape).astype(np.float32)
-    map_y = np.where(ahead, y / z, -1e4).reshape(shape).astype(np.float32)
-    return map_x, map_y
-
-
-def _distorted(
+def frame_from_view(
     rays_from_view: Points,
     camera: CameraModel,
     factor: tuple[float, float],
     size: tuple[int, int],
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return where each px of the view lies in the frame of a lens with distortion."""
-    x, y, z = rays_from_view @ _pixels(size)
-    # Beyond the calibrated field polynomials fold back: no ray wider than the frame's corner.
-    corners = np.array([[0.0, 0.0], [camera.width - 1, 0.0], [0.0, camera.height - 1],
-                        [camera.width - 1, camera.height - 1]])  # fmt: skip
+) -> tuple[Map, Map]:
+    """Return where each px of the view lies in the frame; far outside for what no lens shows there.
+
+    The lens is asked every LATTICE px and in between interpolated.
+
+    Args:
+        rays_from_view: (3, 3), px of the view to the normalised image plane.
+        camera: of the frame.
+        factor: by which the frame was resized, columns and rows.
+        size: width and height of the view.
+    """
+    # Nodes lie where cv2.resize takes the middle of a px that is made LATTICE times as large.
+    columns, rows = (
+        np.arange(-1, math.ceil(length / LATTICE) + 1) * LATTICE + (LATTICE - 1) / 2.0
+        for length in size
+    )
+    x, y, z = (
+        row[0] * columns[None, :] + (row[1] * rows + row[2])[:, None] for row in rays_from_view
+    )
+    # Beyond the calibrated field polynomials fold back: no ray much wider than the frame's corner.
+    ahead, radius, widest = z > 1e-6, np.hypot(x, y), _widest(camera)
+    within = ahead & (radius < widest * z)
+    short = np.minimum(
+        np.divide(1.0, z, out=np.full_like(z, np.inf), where=ahead),
+        widest / np.maximum(radius, 1e-12),
+    )
+    pixels = camera.project(np.column_stack([(x * short).ravel(), (y * short).ravel()]))
+    pixels = ((pixels + 0.5) * np.asarray(factor) - 0.5).astype(np.float32)
+    at_x, at_y, seen = (
+        _between(nodes.reshape(z.shape).astype(np.float32), size)
+        for nodes in (pixels[:, 0], pixels[:, 1], within)
+    )
+    at_x[seen < 1.0], at_y[seen < 1.0] = OUTSIDE, OUTSIDE
+    return at_x, at_y
+
+
+def _widest(camera: CameraModel) -> float:
+    """Return the greatest radius on the normalised image plane that is asked for."""
+    right, bottom = camera.width - 1, camera.height - 1
+    corners = np.array([[0.0, 0.0], [right, 0.0], [0.0, bottom], [right, bottom]])
     seen = camera.undistort(corners)
     radius = np.linalg.norm(seen[np.isfinite(seen).all(axis=1)], axis=1)
-    widest = 1.1 * float(radius.max()) if radius.size else 5.0
-    ahead = z > 1e-6
-    z = np.where(ahead, z, 1.0)
-    rays = np.column_stack([x / z, y / z])
-    ahead &= np.linalg.norm(rays, axis=1) < widest
-    pixels = camera.project(np.where(ahead[:, None], rays, 0.0))
-    small = (pixels + 0.5) * np.asarray(factor) - 0.5
-    small[~ahead] = -1e4
-    shape = (size[1], size[0])
-    return (
-        small[:, 0].reshape(shape).astype(np.float32),
-        small[:, 1].reshape(shape).astype(np.float32),
-    )
+    return 1.1 * float(radius.max()) if radius.size else 5.0
+
+
+def _between(nodes: Map, size: tuple[int, int]) -> Map:
+    """Interpolate nodes, the first of them one px of theirs outside, at each px of the view."""
+    tall, wide = nodes.shape
+    large = cv2.resize(nodes, (wide * LATTICE, tall * LATTICE), interpolation=cv2.INTER_LINEAR)
+    part = large[LATTICE : LATTICE + size[1], LATTICE : LATTICE + size[0]]
+    return np.ascontiguousarray(part, np.float32)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gps_denied_inference.pipeline.camera import CameraModel
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.localization.pose import Pose
-from gps_denied_inference.pipeline.localization.view import view_from_above
+from gps_denied_inference.pipeline.localization.view import frame_from_view, view_from_above
 
 GROUND_GSD, HEIGHT = 0.25, 100.0
 K = [400.0, 0.0, 319.5, 0.0, 400.0, 239.5, 0.0, 0.0, 1.0]
@@ -110,3 +110,19 @@ def test_a_frame_that_fills_the_view_has_no_edge():
     frame = np.full((480, 640), 90, np.uint8)
     view = view_from_above(frame, lens(), HEIGHT, 0.0, gravity, 0.1, (256, 256))
     assert (view.inside > 0).all()
+
+
+@pytest.mark.parametrize("distortion", [(), DISTORTED])
+@pytest.mark.parametrize("tilt", [0.0, 30.0, 50.0])
+def test_what_is_interpolated_is_where_the_lens_has_it(distortion, tilt):
+    camera = lens(distortion)
+    gravity = np.array([0.3, math.sin(math.radians(tilt)), math.cos(math.radians(tilt))])
+    gravity /= np.linalg.norm(gravity)
+    size = (320, 256)
+    blank = np.zeros((480, 640), np.uint8)
+    view = view_from_above(blank, camera, HEIGHT, 0.7, gravity, 0.4, size)
+    map_x, map_y = frame_from_view(view.rays_from_view, camera, (1.0, 1.0), size)
+    at = np.argwhere(view.inside > 0)[:, ::-1]
+    assert len(at) > 5000
+    found = np.column_stack([map_x[at[:, 1], at[:, 0]], map_y[at[:, 1], at[:, 0]]])
+    assert np.abs(found - camera.project(view.rays(at))).max() < 0.05
