@@ -14,6 +14,7 @@ from gps_denied_inference.engines.cache import EngineCache
 from gps_denied_inference.models import zoo
 from gps_denied_inference.models.graph_builder import GraphBuilder
 from gps_denied_inference.models.specialise import read_graph
+from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.runtimes import create_runtime
 from gps_denied_inference.runtimes.contract import (
     BuildConfig,
@@ -96,6 +97,21 @@ def matcher_inputs(first: Arrays, second: Arrays, size: tuple[int, int]) -> Arra
             inputs[f"{name}{index}"] = found[name]
         inputs[f"size{index}"] = np.array(size, np.float32)
     return inputs
+
+
+def features_of(found: Arrays, size: tuple[int, int], model: Model) -> Features:
+    """Return the outputs of an extractor engine as features, without padding.
+
+    Args:
+        found: the outputs.
+        size: (width, height) of the image, px.
+        model: the extractor.
+    """
+    rows = slice(int(found["count"][0]))
+    return Features(
+        found["keypoints"][rows], found["scores"][rows], found["descriptors"][rows],
+        *size, model.name, model.graph_sha256,
+    )  # fmt: skip
 
 
 def pairs_of(matches: npt.NDArray[np.int32]) -> set[tuple[int, int]]:

@@ -21,6 +21,7 @@ from benchmarks.contest import machine
 from benchmarks.engines import (
     Arrays,
     Engine,
+    features_of,
     matcher_inputs,
     open_engine,
     pairs_of,
@@ -28,8 +29,9 @@ from benchmarks.engines import (
 from benchmarks.published import Reference
 from gps_denied_inference.errors import ConfigurationError, FrameError, StorageError
 from gps_denied_inference.images.files import read_image
+from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.geometry import Points, project, verify
-from gps_denied_inference.pipeline.matcher import Matches
+from gps_denied_inference.pipeline.matcher import Matches, MutualNearestNeighbour
 from gps_denied_inference.runtimes.contract import BuildConfig, Progress
 
 Pairs = npt.NDArray[np.int64]
@@ -230,22 +232,28 @@ def bench_homography(
     config = replace(config, width=width, height=height, channels=1)
     results: dict[str, dict[str, Accuracy]] = {}
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        extractor, glue, nearest = (
+        extractor, glue = (
             stack.enter_context(open_engine(model, runtime, config, Path(name)))
-            for model in ("xfeat", "lighterglue", "mutual_nearest_neighbour")
+            for model in ("xfeat", "lighterglue")
         )
         unpruned = replace(config, options={**config.options, "pruning": "off"})
         whole = stack.enter_context(open_engine("lighterglue", runtime, unpruned, Path(name)))
         authors = Reference(config)
         found = {n: extractor(image=image[:, :, None]) for n, image in sequence.images.items()}
         for step, (number, truth) in enumerate(sequence.truth.items()):
-            first, second = _Side(found[1], width, height), _Side(found[number], width, height)
-            rivals = _all_pairs(first, second, (glue, whole), nearest, authors)
+            outputs = found[1], found[number]
+            first, second = (features_of(f, (width, height), extractor.model) for f in outputs)
+            ones = np.ones(config.max_keypoints, np.float32)
             results[f"1-{number}"] = {
                 matcher: Accuracy.of(
-                    _matches(pairs, first, second), truth, (width, height), runs=runs
+                    Matches.between(first, second, pairs[:, 0], pairs[:, 1], ones[: len(pairs)]),
+                    truth,
+                    (width, height),
+                    runs=runs,
                 )
-                for matcher, pairs in rivals.items()
+                for matcher, pairs in _all_pairs(
+                    (first, second), outputs, (glue, whole), authors
+                ).items()
             }
             if progress:
                 progress((step + 1) / len(sequence.truth), f"measured 1-{number}")
@@ -253,7 +261,7 @@ def bench_homography(
             "sequence": folder.name,
             "config": asdict(config),
             "runtime": asdict(glue.handle.readback),
-            "models": {e.model.name: e.model.graph_sha256 for e in (extractor, glue, nearest)},
+            "models": {e.model.name: e.model.graph_sha256 for e in (extractor, glue)},
             "machine": machine(),
             "accuracy": {
                 pair: {matcher: a.report() for matcher, a in row.items()}
@@ -269,43 +277,34 @@ def bench_homography(
         }
 
 
-@dataclass(frozen=True, eq=False)
-class _Side:
-    """One image's features as our engines gave them, padded to K."""
-
-    outputs: Arrays
-    width: int
-    height: int
-
-    def rows(self, name: str) -> npt.NDArray[np.float32]:
-        """Return an output without its padding."""
-        return np.asarray(self.outputs[name][: int(self.outputs["count"][0])], np.float32)
-
-    def as_authors_have_it(self) -> dict[str, npt.NDArray[np.float32]]:
-        return {name: self.rows(name) for name in ("keypoints", "descriptors")}
-
-
 def _all_pairs(
-    first: _Side,
-    second: _Side,
+    features: tuple[Features, Features],
+    outputs: tuple[Arrays, Arrays],
     glues: tuple[Engine, Engine],
-    nearest: Engine,
     authors: Reference,
 ) -> dict[str, Pairs]:
     """Let every matcher match the same two sets of features, (M, 2) each.
 
-    ``glues``: LighterGlue as it is by default, and with no pruning.
+    Args:
+        features: the two sets.
+        outputs: the same as the extractor engine gave them, padded to K.
+        glues: LighterGlue as it is by default, and with no pruning.
+        authors: the authors' matchers.
     """
+    first, second = features
     size = (first.width, first.height)
-    inputs = matcher_inputs(first.outputs, second.outputs, size)
-    theirs = first.as_authors_have_it(), second.as_authors_have_it()
+    inputs = matcher_inputs(*outputs, size)
+    nearest = MutualNearestNeighbour().match(first, second)
+    one, two = ({"keypoints": f.keypoints, "descriptors": f.descriptors} for f in features)
     pairs = {
         "ours_lighterglue": _sorted(pairs_of(glues[0](**inputs)["matches0"])),
         "ours_lighterglue_unpruned": _sorted(pairs_of(glues[1](**inputs)["matches0"])),
-        "authors_lighterglue": authors.match(*theirs, size, prune=True),
-        "authors_lighterglue_unpruned": authors.match(*theirs, size, prune=False),
-        "ours_nearest_neighbour": _sorted(pairs_of(nearest(**inputs)["matches0"])),
-        "authors_nearest_neighbour": authors.nearest(*theirs),
+        "authors_lighterglue": authors.match(one, two, size, prune=True),
+        "authors_lighterglue_unpruned": authors.match(one, two, size, prune=False),
+        "ours_nearest_neighbour": np.stack(
+            [nearest.query_indices, nearest.reference_indices], axis=1
+        ).astype(np.int64),
+        "authors_nearest_neighbour": authors.nearest(one, two),
     }
     # One order for all: random sampling sees the same set as the same.
     return {name: found[np.argsort(found[:, 0])] for name, found in pairs.items()}
@@ -313,14 +312,3 @@ def _all_pairs(
 
 def _sorted(pairs: set[tuple[int, int]]) -> Pairs:
     return np.array(sorted(pairs), np.int64).reshape(-1, 2)
-
-
-def _matches(pairs: Pairs, first: _Side, second: _Side) -> Matches:
-    here, there = pairs[:, 0].astype(np.int32), pairs[:, 1].astype(np.int32)
-    return Matches(
-        here,
-        there,
-        np.ones(len(pairs), np.float32),
-        first.rows("keypoints")[here],
-        second.rows("keypoints")[there],
-    )

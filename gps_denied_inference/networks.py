@@ -10,7 +10,7 @@ import threadpoolctl
 
 from gps_denied_inference.engines.cache import EngineCache
 from gps_denied_inference.engines.gate import EngineGate
-from gps_denied_inference.errors import ConfigurationError
+from gps_denied_inference.errors import ConfigurationError, UnknownNameError
 from gps_denied_inference.models import zoo
 from gps_denied_inference.pipeline.extractor import Extractor
 from gps_denied_inference.pipeline.matcher import EngineMatcher, Matcher, MutualNearestNeighbour
@@ -24,7 +24,7 @@ from gps_denied_inference.storage.files import user_path
 if TYPE_CHECKING:
     from gps_denied_inference.thermal.state import ThermalState
 
-IN_PROCESS_MATCHER = "mutual_nearest_neighbour"
+IN_PROCESS_MATCHER = MutualNearestNeighbour.name
 """Runs as one matrix product in numpy: on a CPU that beats a round trip through an engine."""
 
 
@@ -100,6 +100,7 @@ class Networks:
             max_keypoints: K.
 
         Raises:
+            UnknownNameError: there is no such matcher.
             ConfigurationError: it was trained for another extractor.
             GpsDeniedInferenceError: the engine cannot be had.
         """
@@ -107,7 +108,11 @@ class Networks:
         if name == IN_PROCESS_MATCHER:
             own = zoo.get(settings.model).min_cosine
             return MutualNearestNeighbour(min_cosine=settings.min_cosine or own)
-        partners = zoo.get(name).trained_for
+        try:
+            partners = zoo.get(name).trained_for
+        except UnknownNameError:
+            known = [each for each in zoo.names() if zoo.get(each).kind == "matcher"]
+            raise UnknownNameError("matcher", name, [IN_PROCESS_MATCHER, *known]) from None
         if partners and settings.model not in partners:
             raise ConfigurationError(
                 f"matcher '{name}' was trained for {' and '.join(partners)}, not for model "

@@ -8,6 +8,7 @@ from typing import Any
 
 from gps_denied_inference.errors import ModelError
 from gps_denied_inference.models import zoo
+from gps_denied_inference.networks import IN_PROCESS_MATCHER
 
 HELP = "list, fetch, verify and export networks"
 
@@ -72,27 +73,48 @@ def _describe(name: str) -> dict[str, Any]:
         "weights_bytes": weights.size if weights else 0,
         "weights_source": f"{weights.distribution}=={weights.version}" if weights else "",
         "fetched": bool(path and path.is_file()),
+        "in_process": False,
+    }
+
+
+def _nearest_neighbours() -> dict[str, Any]:
+    """Describe the matcher that is no network, in the fields of :func:`_describe`."""
+    return {
+        "name": IN_PROCESS_MATCHER,
+        "kind": "matcher",
+        "architecture": "",
+        "descriptor_dim": 0,
+        "licence": "Apache-2.0",
+        "origin": "part of this package",
+        "graph": None,
+        "graph_exported": False,
+        "graph_sha256": "",
+        "weights": None,
+        "weights_sha256": "",
+        "weights_bytes": 0,
+        "weights_source": "",
+        "fetched": False,
+        "in_process": True,
     }
 
 
 def _list(args: argparse.Namespace) -> tuple[list[dict[str, Any]], int]:
     del args
-    rows = [_describe(name) for name in zoo.names()]
+    rows = [*map(_describe, zoo.names()), _nearest_neighbours()]
     line = "{:<26} {:<10} {:>4}  {:<13} {:<8} {}"
     print(line.format("NAME", "KIND", "D", "LICENCE", "GRAPH", "WEIGHTS"))
     for row in rows:
-        if not row["weights_sha256"]:
+        if row["in_process"]:
+            weights = "none: runs in the node's process, not as an engine"
+        elif not row["weights_sha256"]:
             weights = "none needed"
         elif row["fetched"]:
             weights = "fetched"
         else:
             weights = f"not fetched ({row['weights_bytes'] / 1e6:.1f} MB, {row['weights_source']})"
         graph = "exported" if row["graph_exported"] else "shipped" if row["graph"] else "export"
-        print(
-            line.format(
-                row["name"], row["kind"], row["descriptor_dim"], row["licence"], graph, weights
-            )
-        )
+        graph, length = ("none", "any") if row["in_process"] else (graph, row["descriptor_dim"])
+        print(line.format(row["name"], row["kind"], length, row["licence"], graph, weights))
     return rows, 0
 
 

@@ -244,13 +244,6 @@ register_architecture(
     options=("match_threshold", "pruning"),
 )
 register_architecture(
-    "mutual_nearest_neighbour",
-    f"{_HERE}.lightglue.matching:load_mutual_nearest_neighbour",
-    graph=f"{_HERE}.lightglue.graph:assemble_mutual_nearest_neighbour",
-    network=f"{_HERE}.lightglue.matching:MUTUAL_NEAREST_NEIGHBOUR_EXPORT",
-    options=("min_cosine", "ratio"),
-)
-register_architecture(
     "aliked",
     f"{_HERE}.aliked.network:load_module",
     graph=f"{_HERE}.aliked.graph:assemble",

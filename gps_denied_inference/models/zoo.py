@@ -294,18 +294,6 @@ register_model(
         graph_sha256="555d0ebb77afab9c01709c17f2ead39206e9118d9fb5ac7f8c8f8f2793377e18",
     )
 )
-register_model(
-    ZooEntry(
-        name="mutual_nearest_neighbour",
-        architecture="mutual_nearest_neighbour",
-        kind="matcher",
-        descriptor_dim=64,
-        licence="Apache-2.0",
-        origin="part of this package, no weights",
-        graph="mutual_nearest_neighbour.onnx",
-        graph_sha256="51ab1074e5cdcfde3706ccd535f0361a97b9a1642102cb946af79baf9f528fd4",
-    )
-)
 
 
 def _from_lightglue_wheel(member: str, sha256: str, size: int) -> PublishedWeights:

@@ -164,7 +164,7 @@ class MutualNearestNeighbour:
 
 
 class EngineMatcher:
-    """Runs a matcher engine (LighterGlue, LightGlue, in-graph nearest neighbours).
+    """Runs a matcher engine, such as LighterGlue.
 
     Sets larger than the engine's K lose their lowest scored features; smaller ones are padded.
 

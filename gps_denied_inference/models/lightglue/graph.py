@@ -1,8 +1,8 @@
-"""Matchers as static ONNX graphs, built without torch: LightGlue and mutual nearest neighbours.
+"""LightGlue as a static ONNX graph, built without torch.
 
-They do what ``models.lightglue`` and ``models.matching`` do. Nothing in them has a
-shape that depends on data, and padding is masked by the counts; only a LightGlue that prunes is
-dynamic within, between inputs and outputs of static shape.
+It does what the torch module beside it does. Nothing in it has a shape that depends on data, and
+padding is masked by the counts; only one that prunes is dynamic within, between inputs and outputs
+of static shape.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from gps_denied_inference.models.lightglue.options import (
     MASKED,
     UNMATCHABLE,
     match_threshold,
-    min_cosine,
     pruning,
-    ratio,
 )
 from gps_denied_inference.runtimes.specs import BuildConfig, Model, TensorSpec
 
@@ -179,31 +177,6 @@ def _swaps_the_last_two(node: onnx.NodeProto) -> bool:
     return axes == [*rest[:-2], *reversed(rest[-2:])]
 
 
-def assemble_mutual_nearest_neighbour(
-    network: onnx.ModelProto, model: Model, config: BuildConfig
-) -> onnx.ModelProto:
-    """Build the nearest-neighbour matcher's graph for one K, precision and its options.
-
-    Raises:
-        ModelMismatchError: ``network`` is the graph of another architecture.
-        InvalidParameterError: an option out of bounds.
-    """
-    keypoints = config.max_keypoints
-    lowe = ratio(config)
-    g = GraphBuilder(model.name)
-    first, second = (_Set(g, i, keypoints, model.descriptor_dim) for i in (0, 1))
-    inputs = [first.descriptors, second.descriptors]
-    cosine = g.graft(network, inputs, ["similarity"], config.precision == "fp16")["similarity"]
-    cosine = g.op("Add", cosine, g.reshape(second.mask, (1, keypoints)))
-    cosine = g.op("Add", cosine, g.reshape(first.mask, (keypoints, 1)))
-    kept, partner, best = _mutual_best(g, cosine, first, second, min_cosine(config))
-    if lowe < 1.0 and keypoints > 1:
-        back = g.op("Gather", _distinct(g, cosine, 0, lowe, keypoints), partner, axis=0)
-        kept = g.op("And", kept, g.op("And", _distinct(g, cosine, 1, lowe, keypoints), back))
-    _finish(g, keypoints, kept, partner, g.op("Min", best, g.constant(1.0)))
-    return g.build()
-
-
 def _centred(g: GraphBuilder, one: _Set) -> str:
     """Keypoints centred on the image, longest half side = 1."""
     half = g.op("Mul", one.size, g.constant(0.5))
@@ -222,15 +195,6 @@ def _mutual_best(
     above = g.op("Greater", best, g.constant(threshold))
     exists = g.op("And", first.valid, g.op("Less", partner, second.count))
     return g.op("And", g.op("And", mutual, above), exists), partner, best
-
-
-def _distinct(g: GraphBuilder, cosine: str, axis: int, lowe: float, keypoints: int) -> str:
-    """Lowe's test along one axis, bool (K,), on squared distances of unit vectors."""
-    two, _ = g.ops("TopK", cosine, g.constant([2], np.int64), outputs=2, axis=axis, sorted=1)
-    distance = g.op("Sub", g.constant(1.0), two)
-    best, second = g.ops("Split", distance, outputs=2, axis=axis, num_outputs=2)
-    limit = g.op("Mul", second, g.constant(lowe**2))
-    return g.reshape(g.op("LessOrEqual", best, limit), (keypoints,))
 
 
 def _finish(g: GraphBuilder, keypoints: int, kept: str, partner: str, best: str) -> None:

@@ -2,7 +2,7 @@
 
 On a GPU every layer runs on every keypoint, so the shapes are static: sets are padded to K, and
 rows at and after the count are masked out. On a CPU keypoints that a layer thinks unmatchable are
-left out of the layers after it (section 3.3 of the paper; ``matching_options.pruning``), as the
+left out of the layers after it (section 3.3 of the paper; ``options.pruning``), as the
 authors' code does. There is no early stop. LighterGlue is the small one trained for XFeat by its
 authors.
 """
@@ -14,19 +14,14 @@ from torch import nn
 
 from gps_denied_inference.models.checkpoint import load_state, read_state_dict
 from gps_denied_inference.models.export import NetworkExport
-from gps_denied_inference.models.lightglue.matching import (
-    MASKED,
-    match_threshold,
-    mutual_best,
-    valid_rows,
-)
+from gps_denied_inference.models.lightglue.matching import mutual_best, valid_rows
 from gps_denied_inference.models.lightglue.network import (
     LightGlueNetwork,
     Pair,
     Shape,
     inner_values,
 )
-from gps_denied_inference.models.lightglue.options import pruning
+from gps_denied_inference.models.lightglue.options import MASKED, match_threshold, pruning
 from gps_denied_inference.models.lightglue.weights import folded
 from gps_denied_inference.runtimes.specs import BuildConfig, Model
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conformance_cases import find_weights
 
 from gps_denied_inference.cli.main import main
 from gps_denied_inference.engines.cache import EngineCache
@@ -256,16 +257,20 @@ def test_only_tensorrt_builds_for_another_computer(capsys) -> None:
 
 @pytest.mark.parametrize("runtime", ["fake", "onnxruntime", "pytorch"])
 def test_options_that_nothing_reads_are_refused_by_name(cache: Path, capsys, runtime: str) -> None:
+    command = ["compile", "lighterglue", "--runtime", runtime, "--device", "cpu"]
     if runtime == "pytorch":
         pytest.importorskip("torch", reason="torch is not installed")
-    command = ["compile", "mutual_nearest_neighbour", "--runtime", runtime, "--device", "cpu"]
+        weights = find_weights("lighterglue")
+        if weights is None:
+            pytest.skip("no published weights: run 'gdi models fetch lighterglue'")
+        command += ["--weights", str(weights)]
     command += [*SMALL, "--cache", str(cache), "--option"]
     assert main([*command, "prunning=off"]) == 1
     said = capsys.readouterr().err
     assert "'option prunning' = 'off'" in said
-    assert "min_cosine, " in said
+    assert "match_threshold, " in said
     assert not list(cache.glob("*"))
-    assert main([*command, "ratio=0.9"]) == 0
+    assert main([*command, "match_threshold=0.9"]) == 0
 
 
 def test_a_threshold_of_one_is_within_the_one_bound_of_settings_and_builder(

@@ -23,10 +23,16 @@ def test_list_names_every_model_and_its_licence(
     report = tmp_path / "models.json"
     assert main(["models", "list", "--json", str(report)]) == 0
     lines = capsys.readouterr().out.splitlines()[1:]
-    assert [line.split()[0] for line in lines] == list(zoo.names())
+    names = [*zoo.names(), "mutual_nearest_neighbour"]
+    assert [line.split()[0] for line in lines] == names
+    assert "runs in the node's process, not as an engine" in lines[-1]
+    assert sum("in the node's process" in line for line in lines) == 1
     rows = json.loads(report.read_text())["models"]
     assert all(row["licence"] and row["origin"] for row in rows)
     assert not any(row["fetched"] for row in rows)
+    assert [row["name"] for row in rows] == names
+    assert [row["in_process"] for row in rows] == [False] * len(zoo.names()) + [True]
+    assert len({frozenset(row) for row in rows}) == 1
 
 
 def test_verify_finds_a_tampered_file(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -175,6 +175,17 @@ def test_only_what_can_be_pruned_is_asked_to() -> None:
         specialised_graph(model, BuildConfig(options={"pruning": "perhaps"}))
 
 
+@pytest.mark.parametrize("value", ["much", "2", "-0.1", "nan"])
+def test_a_match_threshold_out_of_bounds_is_refused(
+    published: Callable[[str], Model], value: str
+) -> None:
+    config = BuildConfig(options={"match_threshold": value})
+    with pytest.raises(InvalidParameterError, match=f"match_threshold' = '{value}'.* in 0..1"):
+        specialised_graph(zoo.resolve("lighterglue"), config)
+    with pytest.raises(InvalidParameterError, match=f"match_threshold' = '{value}'.* in 0..1"):
+        load_module(published("lighterglue"), config)
+
+
 def test_what_a_cpu_multiplies_once_is_the_same_network() -> None:
     network = read_graph(zoo.resolve("lighterglue"))
     shared = shared_products(network)

@@ -53,10 +53,10 @@ def test_a_spoilt_answer_of_a_matcher_is_refused(broken, image, case):
         features, keypoints=features.keypoints[:40], scores=features.scores[:40],
         descriptors=features.descriptors[:40],
     )  # fmt: skip
-    matcher = EngineMatcher(broken, load(broken, "mutual_nearest_neighbour"))
+    matcher = EngineMatcher(broken, load(broken, "lighterglue"))
     assert matcher.match(few, few).count > 10
     StandInBrokenRuntime.spoil = staticmethod(SPOILT_MATCHES[case])
-    with pytest.raises(InvalidOutputError, match="mutual_nearest_neighbour on fake answered with"):
+    with pytest.raises(InvalidOutputError, match="lighterglue on fake answered with"):
         matcher.match(few, few)
 
 
@@ -78,7 +78,7 @@ def test_a_partner_claimed_twice_goes_to_the_better_scored(broken, image):
         outputs["scores0"][:3] = 0.5, 0.9, 0.7
 
     features = Extractor(broken, load(broken, "xfeat")).extract(image)
-    matcher = EngineMatcher(broken, load(broken, "mutual_nearest_neighbour"))
+    matcher = EngineMatcher(broken, load(broken, "lighterglue"))
     StandInBrokenRuntime.spoil = staticmethod(spoil)
     found = matcher.match(features, features)
     assert (found.query_indices.tolist(), found.reference_indices.tolist()) == ([1], [7])

@@ -1,4 +1,4 @@
-"""Mutual nearest neighbours against a plain loop; the engine matcher against a fake runtime."""
+"""Mutual nearest neighbours against a plain loop; the engine matcher against a stand-in runtime."""
 
 from __future__ import annotations
 

@@ -45,19 +45,34 @@ def flight(load):
     return simulated, frames
 
 
+def listed(matches):
+    return zip(matches.query_indices.tolist(), matches.reference_indices.tolist(), strict=True)
+
+
 def pairs(matches):
-    return set(zip(matches.query_indices.tolist(), matches.reference_indices.tolist(), strict=True))
+    return set(listed(matches))
 
 
-@pytest.mark.parametrize("max_keypoints", [400, 512])
-def test_nearest_neighbours_in_the_graph_and_in_numpy_agree(load, flight, max_keypoints):
+@pytest.mark.parametrize("min_cosine", [-1.0, 0.5, 0.82])
+def test_nearest_neighbours_are_those_of_opencv(flight, min_cosine):
     _, (first, second, _) = flight
-    engine = EngineMatcher(*load("mutual_nearest_neighbour", max_keypoints))
-    ours = MutualNearestNeighbour().match(second, first)
-    theirs = engine.match(second, first)
+    ours = MutualNearestNeighbour(min_cosine).match(second, first)
+    theirs = cv2.BFMatcher(cv2.NORM_L2, crossCheck=True).match(
+        second.descriptors, first.descriptors
+    )
+    # Of unit vectors, the squared distance is 2 - 2 cosine.
+    likeness = {(m.queryIdx, m.trainIdx): 1.0 - m.distance**2 / 2.0 for m in theirs}
+    kept = {pair for pair, cosine in likeness.items() if cosine >= min_cosine}
     assert ours.count > 50
     # Two descriptors of nearly equal cosine may change places by rounding.
-    assert len(pairs(ours) ^ pairs(theirs)) <= 0.01 * ours.count
+    assert len(pairs(ours) ^ kept) <= 0.01 * ours.count
+    scores = dict(zip(listed(ours), ours.scores.tolist(), strict=True))
+    common = sorted(pairs(ours) & kept)
+    np.testing.assert_allclose(
+        [scores[pair] for pair in common],
+        np.clip([likeness[pair] for pair in common], 0.0, 1.0),
+        atol=1e-4,
+    )
 
 
 def test_lighterglue_finds_the_true_motion(load, flight):

@@ -244,7 +244,7 @@ def test_wrong_channels_are_a_frame_error_not_a_crash(open_session):
     ("changes", "error"),
     [
         ({"weights_file": "/nonexistent/xfeat.pt"}, ModelNotFoundError),
-        ({"model": "mutual_nearest_neighbour"}, ConfigurationError),
+        ({"model": "lighterglue"}, ConfigurationError),
         ({"task": "match", "reference_file": "/nonexistent/map.png"}, ConfigurationError),
     ],
 )
