@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from gps_denied_inference.errors import InvalidParameterError
 
@@ -90,4 +90,22 @@ def setting(default: Any, description: str, **details: Any) -> Any:
     """Declare a field of a dataclass of settings; ``details`` are those of :class:`Parameter`."""
     return dataclasses.field(
         default=default, metadata={"description": description, "details": details}
+    )
+
+
+def rows(settings: type) -> tuple[Parameter, ...]:
+    """Return the table that a dataclass of settings is, in the order of declaration.
+
+    A field whose type is a ``Literal`` takes its words alone.
+    """
+    kinds = get_type_hints(settings)
+    return tuple(
+        Parameter(
+            name=field.name,
+            default=cast("bool | int | float | str", field.default),
+            description=field.metadata["description"],
+            choices=get_args(kinds[field.name]) if get_origin(kinds[field.name]) is Literal else (),
+            **field.metadata["details"],
+        )
+        for field in dataclasses.fields(settings)
     )

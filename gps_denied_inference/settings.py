@@ -8,19 +8,19 @@ README's table are made from it, so they cannot drift apart.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, cast, get_args, get_origin, get_type_hints
+from typing import Literal
 
 from gps_denied_inference.errors import UnknownNameError
 from gps_denied_inference.images.choices import Color, DepthScaling
-from gps_denied_inference.parameter import Parameter, setting
+from gps_denied_inference.parameter import Parameter, rows, setting
 from gps_denied_inference.runtimes import table
+from gps_denied_inference.runtimes.specs import AskedPrecision
 from gps_denied_inference.settings_rules import check_together
+from gps_denied_inference.thermal import SourceName
 
 Task = Literal["extract", "track", "match", "localize"]
-AskedPrecision = Literal["auto", "fp32", "fp16"]
 Pruning = Literal["auto", "off"]
 GeometryModel = Literal["homography", "fundamental", "none"]
 CloudLayout = Literal["vins_mono", "vins_fusion"]
@@ -28,14 +28,6 @@ ImageTransport = Literal["raw", "compressed"]
 Reliability = Literal["reliable", "best_effort"]
 EnginePolicy = Literal["load_only", "build_if_needed"]
 RecoveryPolicy = Literal["restart", "exit", "off"]
-ThermalSourceName = Literal["auto", "jtop", "nvml", "sysfs", "replay", "none"]
-
-
-@functools.cache
-def _words() -> Mapping[str, tuple[str, ...]]:
-    """Return the words of each setting whose type is a ``Literal``."""
-    kinds = get_type_hints(Settings)
-    return {name: get_args(kind) for name, kind in kinds.items() if get_origin(kind) is Literal}
 
 
 def _runtime_choices(documented: bool) -> tuple[str, ...]:
@@ -57,7 +49,6 @@ class Settings:
         "onnxruntime on the CPU) and publishes why others were passed over; any other value, a "
         "runtime of an installed package included, runs or configure fails. pytorch_fp16 and "
         "pytorch_fp32 are other names of pytorch with that precision.",
-        choices=_runtime_choices,
     )
     device: str = setting("auto", "'auto', 'cpu', 'cuda' or 'cuda:N'.")
     precision: AskedPrecision = setting(
@@ -289,7 +280,7 @@ class Settings:
     )
     map_frame: str = setting("map", "frame_id of ~/pose and ~/odometry: east, north, up.")
     base_frame: str = setting("base_link", "child_frame_id of ~/odometry.")
-    thermal_source: ThermalSourceName = setting(
+    thermal_source: SourceName = setting(
         "auto",
         "Where temperatures come from. 'auto' takes the first that answers (jtop, nvml, sysfs).",
     )
@@ -339,18 +330,10 @@ class Settings:
         Args:
             documented: leave out choices that other packages bring, or that are for tests.
         """
-        for field in dataclasses.fields(cls):
-            details = dict(field.metadata["details"])
-            if words := _words().get(field.name):
-                details["choices"] = words
-            if callable(details.get("choices")):
-                details["choices"] = details["choices"](documented)
-            yield Parameter(
-                name=field.name,
-                default=cast("bool | int | float | str", field.default),
-                description=field.metadata["description"],
-                **details,
-            )
+        for row in rows(cls):
+            if row.name == "runtime":
+                row = dataclasses.replace(row, choices=_runtime_choices(documented))
+            yield row
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> Settings:
@@ -360,11 +343,11 @@ class Settings:
             UnknownNameError: a name that is no setting.
             InvalidParameterError: a value of the wrong type or out of bounds.
         """
-        rows = {row.name: row for row in cls.table()}
+        known = {row.name: row for row in cls.table()}
         for name, value in values.items():
-            if name not in rows:
-                raise UnknownNameError("parameter", name, rows)
-            rows[name].check(value)
+            if name not in known:
+                raise UnknownNameError("parameter", name, known)
+            known[name].check(value)
         settings = cls(**values)  # type: ignore[arg-type]
         settings.validate()
         return settings

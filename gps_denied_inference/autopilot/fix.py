@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
+
+AskedKind = Literal["auto", "px4", "ardupilot"]
+AutopilotKind = Literal["px4", "ardupilot", "other", ""]
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class AutopilotState:
     """What the autopilot last said. NaN = not said yet.
 
     Attributes:
-        kind: ``"px4"``, ``"ardupilot"``, ``"other"``, or ``""`` before the first heartbeat.
+        kind: empty before the first heartbeat.
         heard_ns: monotonic ns of the newest packet from it, 0 = none yet.
         armed: motors may turn.
         gps_fix_type: 0..8 as in GPS_RAW_INT, 3 = a position in three dimensions.
@@ -50,7 +54,7 @@ class AutopilotState:
         command_results: answers to commands, by MAV_RESULT.
     """
 
-    kind: str = ""
+    kind: AutopilotKind = ""
     heard_ns: int = 0
     armed: bool = False
     gps_fix_type: int = 0

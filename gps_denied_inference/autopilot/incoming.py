@@ -7,13 +7,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from gps_denied_inference.autopilot.fix import AutopilotState
+from gps_denied_inference.autopilot.fix import AutopilotKind, AutopilotState
 from gps_denied_inference.autopilot.frames import attitude_to_ros, quaternion_of_euler
 from gps_denied_inference.errors import InvalidParameterError
 
 RESTART_MS = 2_000
 """The autopilot's clock may be seen going back by less than this when packets change places."""
-_KINDS = {3: "ardupilot", 12: "px4"}
+_KINDS: dict[int, AutopilotKind] = {3: "ardupilot", 12: "px4"}
 _ARMED = 128
 _NOT_AUTOPILOTS = frozenset({6, 18, 26, 27, 30})  # MAV_TYPE: GCS, onboard, gimbal, ADS-B, camera
 _ATTITUDE, _POSITION_ABSOLUTE, _CONSTANT_POSITION = 1, 16, 128
@@ -84,7 +84,7 @@ class Telemetry:
     def _heartbeat(self, message: Any) -> dict[str, Any]:
         if message.type in _NOT_AUTOPILOTS:
             return {}
-        kind = _KINDS.get(message.autopilot, "other")
+        kind: AutopilotKind = _KINDS.get(message.autopilot, "other")
         return {"kind": kind, "armed": bool(message.base_mode & _ARMED)}
 
     def _attitude(self, message: Any) -> dict[str, Any]:

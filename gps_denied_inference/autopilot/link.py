@@ -12,20 +12,19 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from gps_denied_inference.autopilot import outgoing
 from gps_denied_inference.autopilot.connection import Connection
-from gps_denied_inference.autopilot.fix import AutopilotState, Fix
+from gps_denied_inference.autopilot.fix import AskedKind, AutopilotState, Fix
 from gps_denied_inference.autopilot.geoid import Geoid
 from gps_denied_inference.autopilot.incoming import Telemetry
 from gps_denied_inference.autopilot.policy import FixPolicy, LinkState, PolicyLimits, Verdict
 from gps_denied_inference.autopilot.timesync import ClockMap
 from gps_denied_inference.errors import InvalidParameterError
 
-Kind = Literal["auto", "px4", "ardupilot"]
 HEARTBEAT_PERIOD = 1.0
 TIMESYNC_PERIOD = 0.25
 UNHEALTHY_PERIOD = 1.0
@@ -90,7 +89,7 @@ class AutopilotLink:
         connection: Connection,
         limits: PolicyLimits,
         *,
-        kind: Kind = "auto",
+        kind: AskedKind = "auto",
         source_id: int = 1,
         geoid: Geoid | None = None,
         clock: Callable[[], int] = time.time_ns,

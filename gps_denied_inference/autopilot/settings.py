@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
+from gps_denied_inference.autopilot.fix import AskedKind
 from gps_denied_inference.autopilot.policy import PolicyLimits
-from gps_denied_inference.parameter import Parameter, setting
+from gps_denied_inference.parameter import Parameter, rows, setting
 
 
 @dataclass(frozen=True)
@@ -21,11 +20,7 @@ class LinkSettings:
         "sends there, anything else is a serial device.",
     )
     baud: int = setting(921_600, "Of a serial device.", unit="Bd", minimum=9_600, maximum=4_000_000)
-    autopilot: str = setting(
-        "auto",
-        "What it is; 'auto' takes what its heartbeat says.",
-        choices=("auto", "px4", "ardupilot"),
-    )
+    autopilot: AskedKind = setting("auto", "What it is; 'auto' takes what its heartbeat says.")
     system_id: int = setting(1, "MAVLink system id of the aircraft.", minimum=1, maximum=255)
     component_id: int = setting(197, "MAVLink component id of this link.", minimum=1, maximum=255)
     agp_id: int = setting(
@@ -98,13 +93,7 @@ class LinkSettings:
     @classmethod
     def table(cls) -> Iterator[Parameter]:
         """Iterate over the rows in their order of declaration."""
-        for field in dataclasses.fields(cls):
-            yield Parameter(
-                name=field.name,
-                default=cast("bool | int | float | str", field.default),
-                description=field.metadata["description"],
-                **field.metadata["details"],
-            )
+        return iter(rows(cls))
 
     def limits(self) -> PolicyLimits:
         """Return what the policy goes by.

@@ -83,7 +83,7 @@ def _machine(artifact: Path, device: str | None) -> tuple[RunningMachine, str]:
 
     manifest = _manifest(artifact)
     if manifest is None:
-        return RunningMachine("none", "", "", "", ""), ""
+        return RunningMachine("none", "", "", "", "fp32"), ""
     try:
         return _ask_runtime(manifest, device)
     except (RuntimeUnavailableError, ConfigurationError, EngineRejectedError) as error:

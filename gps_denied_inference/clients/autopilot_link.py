@@ -113,7 +113,7 @@ class AutopilotLinkNode(ManagedNode):
         self._link = AutopilotLink(
             self._connection,
             settings.limits(),
-            kind=settings.autopilot,  # type: ignore[arg-type]
+            kind=settings.autopilot,
             source_id=settings.agp_id,
             geoid=geoid,
             clock=lambda: int(self.get_clock().now().nanoseconds),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from gps_denied_inference.errors import FrameError
+
+SourceKind = Literal["simulated flight", "folder", "image", "video", "bag"]
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,14 @@ class FrameSource(Protocol):
     """Yields frames; iterating twice gives the same frames again.
 
     Attributes:
-        kind: ``"simulated flight"``, ``"folder"``, ``"image"``, ``"video"`` or ``"bag"``.
+        kind: what the frames come from.
         name: what was asked for, e.g. the folder.
         note: how the frames were changed on their way, or empty.
         notes: what the source lacks, and what recovers it.
         refused: images that the last iteration left out, by name, with the reason.
     """
 
-    kind: str
+    kind: SourceKind
     name: str
     note: str
     notes: list[str]

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from gps_denied_inference.demo.frame import Frame
+from gps_denied_inference.demo.frame import Frame, SourceKind
 from gps_denied_inference.demo.scene import GROUND_SAMPLE, load_scene
 from gps_denied_inference.errors import FrameError, InvalidParameterError
 
@@ -61,7 +61,7 @@ class SimulatedFlight:
         InvalidParameterError: fewer than two frames.
     """
 
-    kind = "simulated flight"
+    kind: SourceKind = "simulated flight"
     note = ""
 
     def __init__(

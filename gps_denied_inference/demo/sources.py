@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gps_denied_inference.bags.layout import is_bag
-from gps_denied_inference.demo.frame import Frame, FrameSource
+from gps_denied_inference.demo.frame import Frame, FrameSource, SourceKind
 from gps_denied_inference.errors import ConfigurationError, FrameError, StorageError
 from gps_denied_inference.images.choices import DepthScaling
 from gps_denied_inference.images.files import IMAGE_SUFFIXES, read_image
@@ -87,7 +87,7 @@ class _RealSource:
     places, so that its neighbours are not taken for successive frames.
     """
 
-    kind = ""
+    kind: SourceKind
 
     def __init__(self, path: Path, limit: int | None) -> None:
         self.name = str(path)
@@ -174,7 +174,7 @@ class VideoSource(_RealSource):
         ConfigurationError: the file is no such video, or its frames are too large.
     """
 
-    kind = "video"
+    kind: SourceKind = "video"
 
     def __init__(self, path: Path, limit: int | None = None, max_pixels: int = MAX_PIXELS) -> None:
         super().__init__(path, limit)
@@ -238,7 +238,7 @@ class BagSource(_RealSource):
         ConfigurationError: no bag, or no images in it, or several topics of them.
     """
 
-    kind = "bag"
+    kind: SourceKind = "bag"
 
     def __init__(
         self,

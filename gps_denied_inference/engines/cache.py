@@ -25,6 +25,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 import filelock
 
@@ -41,7 +42,7 @@ from gps_denied_inference.errors import (
     StorageError,
 )
 from gps_denied_inference.models.registry import default_registry
-from gps_denied_inference.runtimes.specs import BuildConfig, Model, Progress, TensorSpec
+from gps_denied_inference.runtimes.specs import BuildConfig, Model, Precision, Progress, TensorSpec
 from gps_denied_inference.storage.files import user_cache
 from gps_denied_inference.storage.writing import (
     storage,
@@ -53,7 +54,8 @@ from gps_denied_inference.versions import installed_version
 
 _LOG = logging.getLogger(__name__)
 
-POLICIES = ("build_if_needed", "load_only", "rebuild")
+CachePolicy = Literal["build_if_needed", "load_only", "rebuild"]
+POLICIES: tuple[CachePolicy, ...] = get_args(CachePolicy)
 """``load_only`` never builds (flight); ``rebuild`` always does (``gdi compile --force``)."""
 
 Build = Callable[[Path, Progress], tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]]
@@ -76,7 +78,7 @@ class EngineRecipe:
     runtime_version: str
     compute_capability: str
     device_name: str
-    precision: str
+    precision: Precision
     suffix: str
     build: Build
     builder_flags: Mapping[str, str] = field(default_factory=dict)
@@ -159,7 +161,7 @@ class EngineCache:
         config: BuildConfig,
         recipe: EngineRecipe,
         progress: Progress | None = None,
-        policy: str = "build_if_needed",
+        policy: CachePolicy = "build_if_needed",
         gate: EngineGate | None = None,
     ) -> EngineCacheEntry:
         """Return the engine, from the cache where the gate accepts it, else built now.

@@ -21,7 +21,7 @@ from gps_denied_inference.engines.manifest import (
     engine_config,
 )
 from gps_denied_inference.errors import EngineRejectedError, InvalidParameterError, StorageError
-from gps_denied_inference.runtimes.specs import BuildConfig, Model, expected_tensors
+from gps_denied_inference.runtimes.specs import BuildConfig, Model, Precision, expected_tensors
 from gps_denied_inference.storage.files import MAX_ENGINE_BYTES, open_regular
 from gps_denied_inference.versions import installed_version
 
@@ -42,7 +42,7 @@ class RunningMachine:
     runtime_version: str
     compute_capability: str
     device_name: str
-    precision: str
+    precision: Precision
 
 
 @dataclass(frozen=True)

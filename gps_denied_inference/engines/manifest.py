@@ -14,11 +14,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from gps_denied_inference.engines import reasons
 from gps_denied_inference.errors import EngineRejectedError, StorageError, TooLargeError
-from gps_denied_inference.runtimes.specs import BuildConfig, TensorSpec
+from gps_denied_inference.runtimes.specs import BuildConfig, ModelKind, Precision, TensorSpec
 from gps_denied_inference.storage.files import read_regular
 
 SCHEMA = 1
@@ -83,7 +83,7 @@ class EngineManifest:
 
     model: str
     architecture: str
-    kind: str
+    kind: ModelKind
     descriptor_dim: int
     graph_sha256: str
     weights_sha256: str
@@ -93,7 +93,7 @@ class EngineManifest:
     runtime_version: str
     compute_capability: str
     device_name: str
-    precision: str
+    precision: Precision
     config: Mapping[str, Any]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -230,17 +230,19 @@ def _parse(data: bytes) -> dict[str, Any]:
 
 
 def _build(document: dict[str, Any]) -> EngineManifest:
-    expected = {item.name: item.type for item in fields(EngineManifest)}
+    expected = get_type_hints(EngineManifest)
     if set(document) != set(expected):
         odd = sorted(set(document) ^ set(expected))
         raise ValueError(f"fields missing or unknown: {', '.join(odd)}")
     values: dict[str, Any] = {}
-    for name, type_name in expected.items():
+    for name, kind in expected.items():
         value = document[name]
-        if type_name == "int":
+        if kind is int:
             _require(type(value) is int and value >= 0, name, "a whole number")
-        elif type_name == "str":
+        elif kind is str:
             _require(isinstance(value, str), name, "text")
+        elif get_origin(kind) is Literal:
+            _require(value in get_args(kind), name, " or ".join(map(repr, get_args(kind))))
         elif name in ("inputs", "outputs"):
             value = tuple(_spec(item) for item in value)
         else:

@@ -20,7 +20,7 @@ from gps_denied_inference.errors import (
     StorageError,
     UnknownNameError,
 )
-from gps_denied_inference.runtimes.specs import Model
+from gps_denied_inference.runtimes.specs import Model, ModelKind, Precision
 from gps_denied_inference.storage.files import MAX_WEIGHTS_BYTES, open_regular, user_cache
 
 ENTRY_POINTS = "gps_denied_inference.architectures"
@@ -75,14 +75,14 @@ class ZooEntry:
 
     name: str
     architecture: str
-    kind: str
+    kind: ModelKind
     descriptor_dim: int
     licence: str
     origin: str
     weights: PublishedWeights | None = None
     graph: str | None = None
     graph_sha256: str = ""
-    precisions: tuple[str, ...] = ("fp32", "fp16")
+    precisions: tuple[Precision, ...] = ("fp32", "fp16")
     trained_for: tuple[str, ...] = ()
     min_cosine: float = 0.82
 

@@ -25,8 +25,9 @@ from gps_denied_inference.errors import FrameError, InvalidParameterError, Unkno
 from gps_denied_inference.pipeline.camera import CameraModel
 from gps_denied_inference.pipeline.features import Features, FloatArray
 from gps_denied_inference.pipeline.tracking.update import TrackUpdate
+from gps_denied_inference.settings import CloudLayout
 
-LAYOUTS: dict[str, tuple[str, ...]] = {
+LAYOUTS: dict[CloudLayout, tuple[str, ...]] = {
     "vins_mono": ("id", "u", "v", "vx", "vy"),
     "vins_fusion": ("id", "camera", "u", "v", "vx", "vy", "gx", "gy", "gz"),
 }
@@ -71,7 +72,7 @@ class FeatureCloudBuilder:
 
     Args:
         camera: the calibration of the images.
-        layout: a name of :data:`LAYOUTS`.
+        layout: the estimator that reads it, see :data:`LAYOUTS`.
         max_points: at most this many points; VINS solves for all of them, and by default takes 150.
         cell_size: px, a new point is taken only where its square of this size has none.
         camera_index: VINS's number of this camera.
@@ -83,7 +84,7 @@ class FeatureCloudBuilder:
     def __init__(
         self,
         camera: CameraModel,
-        layout: str = "vins_mono",
+        layout: CloudLayout = "vins_mono",
         max_points: int = 150,
         cell_size: float = 30.0,
         camera_index: int = 0,

@@ -61,7 +61,7 @@ class GeometricModel:
 
 def verify(
     matches: Matches,
-    model: str = "homography",
+    model: ModelName = "homography",
     threshold: float = 3.0,
     seed: int = 0,
 ) -> GeometricModel | None:

@@ -24,6 +24,7 @@ from gps_denied_inference.pipeline.acceptance import MIN_CONFIDENCE
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.geometry import GeometricModel
 from gps_denied_inference.pipeline.matcher import Matcher, Matches
+from gps_denied_inference.settings import GeometryModel
 
 Image = npt.NDArray[np.uint8]
 
@@ -113,7 +114,7 @@ class RotationMatcher:
     """
 
     def __init__(
-        self, matcher: Matcher, model: str = "homography", threshold: float = 3.0,
+        self, matcher: Matcher, model: GeometryModel = "homography", threshold: float = 3.0,
         enough: int = 30,
     ) -> None:  # fmt: skip
         self._matcher = matcher

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.frame_quality import FrameQuality
 from gps_denied_inference.pipeline.reference import Reference
+from gps_denied_inference.settings import Task
 
 IN_A_ROW = 20
 """Frames without result until that is no passing thing."""
@@ -49,10 +50,10 @@ class TaskHealth:
     """Follows the answers to one task's frames. Thread-safe.
 
     Args:
-        task: ``"extract"``, ``"track"`` or ``"match"``.
+        task: the node's.
     """
 
-    def __init__(self, task: str) -> None:
+    def __init__(self, task: Task) -> None:
         self._task = task
         self._lock = threading.Lock()
         self.reset()

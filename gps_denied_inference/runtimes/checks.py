@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from gps_denied_inference.runtimes.contract import (
     Tensors,
     TensorSpec,
 )
+from gps_denied_inference.runtimes.specs import Precision
 
 if TYPE_CHECKING:
     from gps_denied_inference.thermal.state import ThermalState
@@ -27,11 +28,12 @@ MAX_KEYPOINTS = 3840
 """TensorRT's TopK takes no more; the same bound for every runtime keeps them interchangeable."""
 MAX_IMAGE_SIDE = 8192
 """px; larger images cannot be worked on in one piece on any supported device."""
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+DeviceKind = Literal["cpu", "cuda"]
 _DEVICE = re.compile(r"(cpu)|cuda(?::(\d{1,3}))?\Z")
 
 
-def parse_device(device: str) -> tuple[str, int]:
+def parse_device(device: str) -> tuple[DeviceKind, int]:
     """Return kind (``"cpu"`` or ``"cuda"``) and index of a device name.
 
     Raises:

@@ -31,6 +31,7 @@ from gps_denied_inference.engines.entry import EngineCacheEntry
 from gps_denied_inference.runtimes.specs import (
     BuildConfig,
     Model,
+    Precision,
     Progress,
     Tensors,
     TensorSpec,
@@ -68,7 +69,7 @@ class Readback:
     version: str
     provider: str
     device: str
-    precision: str
+    precision: Precision
 
 
 class EngineHandle:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 
-from gps_denied_inference.engines.cache import POLICIES, EngineCache, EngineRecipe
+from gps_denied_inference.engines.cache import POLICIES, CachePolicy, EngineCache, EngineRecipe
 from gps_denied_inference.engines.gate import EngineGate, RunningMachine
 from gps_denied_inference.errors import (
     GpsDeniedInferenceError,
@@ -90,7 +90,7 @@ class EngineRuntime:
         *,
         cache: EngineCache | None = None,
         gate: EngineGate | None = None,
-        policy: str = "build_if_needed",
+        policy: CachePolicy = "build_if_needed",
         thermal_source: Callable[[], ThermalState] | None = None,
         per_frame_debug_log: bool = False,
     ) -> None:

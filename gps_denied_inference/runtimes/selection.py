@@ -17,13 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final, Literal
 
 from gps_denied_inference.errors import InvalidParameterError, RuntimeUnavailableError
 from gps_denied_inference.runtimes.checks import PRECISIONS, parse_device
 from gps_denied_inference.runtimes.machine import Availability, Machine
+from gps_denied_inference.runtimes.specs import AskedPrecision, Precision
 from gps_denied_inference.runtimes.table import AUTO_ORDER, RuntimeRow, find
 
-AUTO = "auto"
+AUTO: Final = "auto"
 
 _WORDS = {"fp16": "half precision", "fp32": "single precision"}
 _PLACES = {"cpu": "the CPU", "cuda": "a GPU"}
@@ -43,16 +45,16 @@ class Selection:
 
     runtime: str
     device: str
-    precision: str
+    precision: Precision
     passed_over: tuple[tuple[str, str], ...] = ()
 
 
 def select(
     runtime: str = AUTO,
     device: str = AUTO,
-    precision: str = AUTO,
+    precision: AskedPrecision = AUTO,
     *,
-    precisions: Sequence[str] = PRECISIONS,
+    precisions: Sequence[Precision] = PRECISIONS,
     machine: Machine | None = None,
 ) -> Selection:
     """Choose.
@@ -74,7 +76,7 @@ def select(
     if precision not in (AUTO, *PRECISIONS):
         raise InvalidParameterError("precision", precision, "'auto', 'fp32' or 'fp16'")
     kind, index = (AUTO, 0) if device == AUTO else parse_device(device)
-    fixed = "" if runtime == AUTO else find(runtime)[1]
+    fixed: Precision | Literal[""] = "" if runtime == AUTO else find(runtime)[1]
     if fixed and precision not in (AUTO, fixed):
         raise InvalidParameterError(
             "precision", precision, f"'{fixed}' or 'auto' for runtime '{runtime}'"
@@ -82,7 +84,7 @@ def select(
     passed_over: list[tuple[str, str]] = []
     remedies: list[str] = []
     for row, place in _candidates(runtime, kind):
-        wanted = precision if precision != AUTO else fixed
+        wanted: Precision | Literal[""] = precision if precision != "auto" else fixed
         found = _ask(machine, row, place, index, wanted)
         if found.works:
             chosen = wanted or _automatic(row, place, precisions)
@@ -96,12 +98,12 @@ def select(
     )
 
 
-def automatic_precision(place: str, precisions: Sequence[str]) -> str:
+def automatic_precision(place: str, precisions: Sequence[Precision]) -> Precision:
     """Return what ``auto`` means on a ``"cpu"`` or ``"cuda"`` device for a model."""
     return "fp16" if place == "cuda" and "fp16" in precisions else "fp32"
 
 
-def _automatic(row: RuntimeRow, place: str, precisions: Sequence[str]) -> str:
+def _automatic(row: RuntimeRow, place: str, precisions: Sequence[Precision]) -> Precision:
     """Return what ``auto`` means for a model, as far as the runtime computes in it."""
     best = automatic_precision(place, precisions)
     return best if best in row.precisions[place] else row.precisions[place][0]

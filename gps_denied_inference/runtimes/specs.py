@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+ModelKind = Literal["extractor", "matcher", "network"]
+"""What an engine does. For a ``network`` of any other use no tensors are laid down."""
+Precision = Literal["fp32", "fp16"]
+AskedPrecision = Literal["auto", "fp32", "fp16"]
 Tensors = Mapping[str, npt.NDArray[Any]]
 Progress = Callable[[float, str], None]
 """Called with the share done (0..1) and one line that says what is being done."""
@@ -35,7 +39,7 @@ class Model:
     Attributes:
         name: name in the zoo, e.g. ``"xfeat"``.
         architecture: name in the architecture registry.
-        kind: ``"extractor"`` or ``"matcher"``.
+        kind: what its engines do.
         descriptor_dim: D, floats per descriptor.
         graph: ONNX graph with symbolic sizes, or None where only weights exist.
         graph_sha256: hex, of ``graph``.
@@ -45,7 +49,7 @@ class Model:
 
     name: str
     architecture: str
-    kind: str
+    kind: ModelKind
     descriptor_dim: int
     graph: Path | None = None
     graph_sha256: str = ""
@@ -62,7 +66,7 @@ class BuildConfig:
         channels: 1 (mono) or 3 (RGB).
         max_keypoints: K, 1..3840.
         detection_threshold: keypoints whose heat is not above it are not reported.
-        precision: ``"fp32"`` or ``"fp16"``.
+        precision: of the arithmetic; inputs and outputs are float32 in either.
         device: ``"cpu"``, ``"cuda"`` (= ``"cuda:0"``) or ``"cuda:N"``.
         warmup_iterations: forward passes before the handle is given out.
         threads: CPU threads of the runtime, 0 = the runtime's default.
@@ -75,7 +79,7 @@ class BuildConfig:
     channels: int = 1
     max_keypoints: int = 1000
     detection_threshold: float = 0.05
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     device: str = "cpu"
     warmup_iterations: int = 3
     threads: int = 0
@@ -84,12 +88,12 @@ class BuildConfig:
 
 
 def expected_tensors(
-    kind: str, descriptor_dim: int, height: int, width: int, channels: int, max_keypoints: int
+    kind: ModelKind, descriptor_dim: int, height: int, width: int, channels: int, max_keypoints: int
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]] | None:
     """Return the inputs and outputs that ``runtimes.contract`` lays down for an engine.
 
     Args:
-        kind: ``"extractor"`` or ``"matcher"``; for any other kind the answer is None.
+        kind: for ``"network"`` the answer is None.
         descriptor_dim: D.
         height, width: px.
         channels: C.

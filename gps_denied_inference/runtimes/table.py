@@ -14,13 +14,14 @@ import importlib.metadata
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from gps_denied_inference.errors import (
     RegistrationError,
     RuntimeUnavailableError,
     UnknownNameError,
 )
+from gps_denied_inference.runtimes.specs import Precision
 
 if TYPE_CHECKING:
     from gps_denied_inference.runtimes.contract import InferenceRuntime
@@ -52,9 +53,11 @@ class RuntimeRow:
     name: str
     target: str
     hint: str
-    precisions: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"cpu": ("fp32",)})
+    precisions: Mapping[str, tuple[Precision, ...]] = field(
+        default_factory=lambda: {"cpu": ("fp32",)}
+    )
     probe: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, Precision] = field(default_factory=dict)
     needs_weights: bool = False
     switch: str = ""
 
@@ -134,7 +137,7 @@ _registered: dict[str, RuntimeRow] = {}
 
 
 def register_runtime(
-    name: str, target: str, hint: str, precisions: Mapping[str, tuple[str, ...]] | None = None
+    name: str, target: str, hint: str, precisions: Mapping[str, tuple[Precision, ...]] | None = None
 ) -> None:
     """Make a runtime known to this process; see :class:`RuntimeRow` for the arguments.
 
@@ -172,7 +175,7 @@ def documented_names() -> tuple[str, ...]:
     return tuple(name for row in public for name in (row.name, *row.labels))
 
 
-def find(name: str) -> tuple[RuntimeRow, str]:
+def find(name: str) -> tuple[RuntimeRow, Precision | Literal[""]]:
     """Return the row behind a name, and the precision that the name fixes ("" = none).
 
     Raises:

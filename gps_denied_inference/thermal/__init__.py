@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from gps_denied_inference.errors import (
     GpsDeniedInferenceError,
@@ -72,10 +72,11 @@ if not TYPE_CHECKING:
         },
     )
 
-AUTO_ORDER = ("jtop", "nvml", "sysfs")
+SourceName = Literal["auto", "jtop", "nvml", "sysfs", "replay", "none"]
+AUTO_ORDER: tuple[SourceName, ...] = ("jtop", "nvml", "sysfs")
 # How long "auto" waits for one source before it passes on to the next.
 PROBE_TIMEOUT = 8.0
-SOURCE_NAMES = ("auto", *AUTO_ORDER, "replay", "none")
+SOURCE_NAMES: tuple[SourceName, ...] = get_args(SourceName)
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class SourceChoice:
 
 
 def choose_source(
-    name: str = "auto",
+    name: SourceName = "auto",
     *,
     sysfs_root: Path = Path("/"),
     replay: Path | None = None,
@@ -106,7 +107,7 @@ def choose_source(
 
 
 def explain_choice(
-    name: str = "auto",
+    name: SourceName = "auto",
     *,
     sysfs_root: Path = Path("/"),
     replay: Path | None = None,
@@ -153,7 +154,7 @@ def explain_choice(
 
 
 def _open(
-    name: str,
+    name: SourceName,
     sysfs_root: Path,
     replay: Path | None,
     device: int | str,
@@ -186,7 +187,7 @@ def _open(
 
 
 def _first_reading(
-    name: str, sysfs_root: Path, device: int | str, limits: LevelLimits | None
+    name: SourceName, sysfs_root: Path, device: int | str, limits: LevelLimits | None
 ) -> tuple[ThermalSource, str]:
     """Open ``name`` and read it once; return why it gives no valid reading, '' where it does."""
     from gps_denied_inference.thermal.deadline import within

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ SILENT = 10
 """Frames in a row that did not agree with the flight, after which others are searched further."""
 ELSEWHERE = 4
 """Of so many such frames one is."""
-STATES = ("lost", "searching", "located")
+FlightState = Literal["lost", "searching", "located"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class FlightEstimate:
         silent: frames since a fix agreed.
     """
 
-    state: str
+    state: FlightState
     east: float
     north: float
     covariance: npt.NDArray[np.float64]
@@ -208,7 +209,7 @@ class FlightFilter:
         best, nothing = self._best, float("nan")
         if not self._located or best is None:
             hopeful = best is not None and best.log_odds >= self._rules.believed_gain
-            state = "searching" if hopeful else "lost"
+            state: FlightState = "searching" if hopeful else "lost"
             return FlightEstimate(
                 state, nothing, nothing, np.full((2, 2), nothing), nothing, nothing,
                 self._confidence() if best is not None else 0.0, len(self._hypotheses),

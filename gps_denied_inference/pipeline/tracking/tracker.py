@@ -16,7 +16,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +30,10 @@ from gps_denied_inference.pipeline.tracking.flow import View, see_motion
 from gps_denied_inference.pipeline.tracking.following import carry, follow
 from gps_denied_inference.pipeline.tracking.links import find_links
 from gps_denied_inference.pipeline.tracking.tracks import Links, Tracks, pairs_by_id
-from gps_denied_inference.pipeline.tracking.update import TrackUpdate
+from gps_denied_inference.pipeline.tracking.update import TrackEvent, TrackUpdate
+from gps_denied_inference.settings import GeometryModel
 
-MODELS = ("homography", "fundamental", "none")
+MODELS: tuple[GeometryModel, ...] = get_args(GeometryModel)
 FOLLOWED_SHARE = 0.5
 """Of the last detection's features: with fewer left to follow, a frame must be detected."""
 
@@ -102,7 +103,7 @@ class Tracker:
     def __init__(
         self,
         matcher: Matcher,
-        geometry: str = "homography",
+        geometry: GeometryModel = "homography",
         threshold: float = 3.0,
         *,
         max_followed: int = 0,
@@ -219,7 +220,7 @@ class Tracker:
         self._counters["followed_frames"] += 1
         return self._continue(features, newest.detected, stamp_ns, tag, newest, links, False)
 
-    def _begin(self, features: Features, stamp_ns: int, tag: Any, event: str) -> TrackUpdate:
+    def _begin(self, features: Features, stamp_ns: int, tag: Any, event: TrackEvent) -> TrackUpdate:
         """Start afresh with this frame; what leads to the old key frame is still reported."""
         matches, model = None, None
         keyframe = self._keyframe
@@ -232,7 +233,7 @@ class Tracker:
         cut = self._cut_to(features.count)
         return self._report(frame, event, True, keyframe, matches, model, cut=cut)
 
-    def _lose(self, features: Features, stamp_ns: int, tag: Any, event: str) -> TrackUpdate:
+    def _lose(self, features: Features, stamp_ns: int, tag: Any, event: TrackEvent) -> TrackUpdate:
         """Nothing could be tracked: keep the last good frame for the next one to try."""
         frame = self._with_fresh_ids(features, stamp_ns, tag)
         self._newest = frame
@@ -281,7 +282,7 @@ class Tracker:
     def _report(
         self,
         frame: _Frame,
-        event: str,
+        event: TrackEvent,
         is_keyframe: bool = False,
         keyframe: _Frame | None = None,
         matches: Matches | None = None,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.geometry import GeometricModel
 from gps_denied_inference.pipeline.matcher import Matches
 
-EVENTS = ("started", "tracked", "repeated", "blank", "lost", "gap", "time_backwards")
+TrackEvent = Literal["started", "tracked", "repeated", "blank", "lost", "gap", "time_backwards"]
+EVENTS: tuple[TrackEvent, ...] = get_args(TrackEvent)
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +20,7 @@ class TrackUpdate:
 
     Attributes:
         features: with track ids and ages.
-        event: one of :data:`EVENTS`. After ``started``, ``blank``, ``lost``, ``gap`` and
+        event: what became of the tracks. After ``started``, ``blank``, ``lost``, ``gap`` and
             ``time_backwards`` every id of this frame is fresh. ``repeated`` is the previous frame
             over again (same features): ids and ages are the previous ones.
         is_keyframe: this frame is the key frame for those that follow.
@@ -38,7 +39,7 @@ class TrackUpdate:
     """
 
     features: Features
-    event: str
+    event: TrackEvent
     is_keyframe: bool
     matches_to_keyframe: Matches | None
     geometry: GeometricModel | None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import onnx
 
@@ -36,6 +36,7 @@ from gps_denied_inference.runtimes.contract import (
 from gps_denied_inference.runtimes.engine_runtime import EngineRuntime, Specs
 from gps_denied_inference.runtimes.onnx_runtime.session import (
     PROVIDERS,
+    ConvSearch,
     OrtSession,
     SessionSettings,
     build_tensorrt_context,
@@ -43,8 +44,7 @@ from gps_denied_inference.runtimes.onnx_runtime.session import (
     map_error,
     require_provider,
 )
-
-_CONV_SEARCHES = ("exhaustive", "heuristic", "default")
+from gps_denied_inference.runtimes.specs import Precision
 
 Specialise = Callable[[Model, BuildConfig, Path], Specs]
 
@@ -75,7 +75,7 @@ class OrtRuntime(EngineRuntime):
         self,
         *,
         provider: str | None = None,
-        conv_search: str = "exhaustive",
+        conv_search: ConvSearch = "exhaustive",
         spinning: bool = True,
         gpu_memory_limit: int = 0,
         specialise: Specialise | None = None,
@@ -84,9 +84,9 @@ class OrtRuntime(EngineRuntime):
         super().__init__(**shared)
         if provider is not None and provider not in PROVIDERS:
             raise InvalidParameterError("provider", provider, "one of " + ", ".join(PROVIDERS))
-        if conv_search not in _CONV_SEARCHES:
+        if conv_search not in get_args(ConvSearch):
             raise InvalidParameterError(
-                "conv_search", conv_search, "one of " + ", ".join(_CONV_SEARCHES)
+                "conv_search", conv_search, "one of " + ", ".join(get_args(ConvSearch))
             )
         if gpu_memory_limit < 0:
             raise InvalidParameterError("gpu_memory_limit", gpu_memory_limit, "0 or more bytes")
@@ -223,7 +223,7 @@ class OrtRuntime(EngineRuntime):
         )
 
 
-def _precision(verified: VerifiedEngine, settings: SessionSettings) -> str:
+def _precision(verified: VerifiedEngine, settings: SessionSettings) -> Precision:
     """Return the precision of the graph itself, after comparing it with what was asked."""
     if settings.provider == "tensorrt":  # the graph is one opaque node
         return settings.precision

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy.typing as npt
 import onnxruntime
@@ -32,9 +32,11 @@ from gps_denied_inference.errors import (
 )
 from gps_denied_inference.runtimes.contract import TensorSpec
 from gps_denied_inference.runtimes.serial_thread import SerialThread
+from gps_denied_inference.runtimes.specs import Precision
 
 _LOG = logging.getLogger(__name__)
 
+ConvSearch = Literal["exhaustive", "heuristic", "default"]
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -77,18 +79,17 @@ class SessionSettings:
         threads: CPU threads within one operator, 0 = the library's default.
         cuda_graph: replay the forward pass as a CUDA graph.
         spinning: let idle CPU threads spin between operators: faster, and a busy core.
-        conv_search: ``"exhaustive"``, ``"heuristic"`` or ``"default"``: how cuDNN's
-            convolutions are chosen while warming up.
+        conv_search: how cuDNN's convolutions are chosen while warming up.
         gpu_memory_limit: bytes that the session's arena may take, 0 = no limit.
     """
 
     provider: str
     device_index: int = 0
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     threads: int = 0
     cuda_graph: bool = False
     spinning: bool = True
-    conv_search: str = "exhaustive"
+    conv_search: ConvSearch = "exhaustive"
     gpu_memory_limit: int = 0
 
 

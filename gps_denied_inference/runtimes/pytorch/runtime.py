@@ -44,7 +44,7 @@ from gps_denied_inference.runtimes.contract import (
     Readback,
 )
 from gps_denied_inference.runtimes.engine_runtime import EngineRuntime, Specs
-from gps_denied_inference.runtimes.specs import engine_tensors
+from gps_denied_inference.runtimes.specs import Precision, engine_tensors
 
 if TYPE_CHECKING:
     from gps_denied_inference.runtimes.pytorch.engine import TorchEngine
@@ -73,7 +73,7 @@ class PytorchRuntime(EngineRuntime):
         RuntimeUnavailableError: torch cannot be imported.
     """
 
-    def __init__(self, precision: str = "fp32", **shared: Any) -> None:
+    def __init__(self, precision: Precision = "fp32", **shared: Any) -> None:
         super().__init__(**shared)
         if precision not in _DEVICE_KINDS:
             raise InvalidParameterError("precision", precision, "'fp32' or 'fp16'")
