@@ -86,7 +86,7 @@ class Parameter:
             raise InvalidParameterError(self.name, value, self.bound)
 
 
-def setting(default: Any, description: str, **details: Any) -> Any:
+def setting(default: object, description: str, **details: Any) -> Any:
     """Declare a field of a dataclass of settings; ``details`` are those of :class:`Parameter`."""
     return dataclasses.field(
         default=default, metadata={"description": description, "details": details}

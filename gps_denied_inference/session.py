@@ -177,7 +177,7 @@ class InferenceSession:
             self._reduced is not None and 0 < limit < self.settings.max_keypoints
         )
 
-    def set_reference(self, image: npt.NDArray[np.uint8], tag: Any) -> Features:
+    def set_reference(self, image: npt.NDArray[np.uint8], tag: object) -> Features:
         """Extract and keep the reference's features (task ``match``)."""
         if self._extractor is None:
             raise ConfigurationError("no engine is loaded: open the session first")
@@ -208,7 +208,7 @@ class InferenceSession:
         if self._tracker is not None:
             self._tracker.reset()
 
-    def process(self, image: npt.NDArray[np.uint8], stamp_ns: int, tag: Any) -> FrameResult:
+    def process(self, image: npt.NDArray[np.uint8], stamp_ns: int, tag: object) -> FrameResult:
         """Answer one frame.
 
         Args:
@@ -230,7 +230,7 @@ class InferenceSession:
         self.health.answered(stamp_ns, result.features, matched, repeated, quality)
         return dataclasses.replace(result, quality=quality)
 
-    def _process(self, image: npt.NDArray[np.uint8], stamp_ns: int, tag: Any) -> FrameResult:
+    def _process(self, image: npt.NDArray[np.uint8], stamp_ns: int, tag: object) -> FrameResult:
         extractor = self._reduced if self._use_reduced else self._extractor
         if extractor is None:
             raise FrameError("no engine is loaded", "not_configured")
@@ -287,7 +287,7 @@ class InferenceSession:
         extractor: Extractor,
         image: npt.NDArray[np.uint8],
         stamp_ns: int,
-        tag: Any,
+        tag: object,
     ) -> FrameResult:
         begin = time.perf_counter()
         view, update = self._view(image, extractor), None

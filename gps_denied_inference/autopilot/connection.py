@@ -93,7 +93,7 @@ class Connection:
         self.received += 1
         return message
 
-    def send(self, message: Any) -> bool:
+    def send(self, message: object) -> bool:
         """Send a message; return False where the port refused it."""
         with self._sending:
             try:

@@ -45,7 +45,7 @@ def _mcap(file: Path, faults: list[str]) -> Iterator[Record]:
     schemas: dict[int, str] = {}
     channels: dict[int, tuple[str, str]] = {}
 
-    def take(record: Any) -> Record | None:
+    def take(record: object) -> Record | None:
         if isinstance(record, Schema):
             schemas[record.id] = record.name
         elif isinstance(record, Channel):

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from lifecycle_msgs.msg import Transition
 from rclpy.executors import Executor
@@ -159,7 +159,7 @@ class NodeProcess:
         return succeeded
 
 
-def _yaml(value: Any) -> str:
+def _yaml(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)

@@ -69,7 +69,7 @@ class StatusListener:
         return bool(self.status)
 
 
-def fields(message: Any) -> Any:
+def fields(message: object) -> Any:
     """Return a message as a dict of its fields, messages within it likewise."""
     if hasattr(message, "get_fields_and_field_types"):
         return {

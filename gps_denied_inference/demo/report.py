@@ -176,7 +176,7 @@ _STYLE = (
 )
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if isinstance(value, float):
         return "not measured" if np.isnan(value) else f"{value:.4g}"
     if isinstance(value, dict):

@@ -59,7 +59,7 @@ def _figure(caption: str, png: bytes) -> str:
     )
 
 
-def words(value: Any) -> str:
+def words(value: object) -> str:
     """Return a value as reports write it."""
     if value is None:
         return "none"
@@ -70,7 +70,7 @@ def words(value: Any) -> str:
     return str(value)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     return html.escape(words(value))
 
 

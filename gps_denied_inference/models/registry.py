@@ -165,7 +165,7 @@ _SHARED = ("graph_builder", "sampling", "specialise")
 """Modules here that every architecture's graph is made with."""
 
 
-def _sources(reference: Any) -> set[Path]:
+def _sources(reference: object) -> set[Path]:
     """Return the source files behind a callable or its path, without importing the module."""
     if reference is None:
         return set()
@@ -179,7 +179,7 @@ def _sources(reference: Any) -> set[Path]:
     return set(file.parent.glob("*.py")) if own else {file}
 
 
-def _load(reference: Any) -> Any:
+def _load(reference: object) -> Any:
     if not isinstance(reference, str):
         return reference
     module, _, attribute = reference.partition(":")
@@ -189,7 +189,7 @@ def _load(reference: Any) -> Any:
 def _identity(architecture: Architecture) -> tuple[Any, ...]:
     """What makes two registrations the same: a callable and its dotted path are equal."""
 
-    def key(reference: Any) -> Any:
+    def key(reference: object) -> Any:
         name = getattr(reference, "__qualname__", "")
         if callable(reference) and name and "<" not in name:
             return f"{reference.__module__}:{name}"

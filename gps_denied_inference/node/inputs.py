@@ -15,6 +15,7 @@ from rclpy.event_handler import (
     UnsupportedEventTypeError,
 )
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from gps_denied_inference.errors import GpsDeniedInferenceError
@@ -60,7 +61,7 @@ class FrameInputs:
         self._info_qos = self._qos(calibration, qos.CAMERA_INFO)
         self._reference_qos = self._qos("reference/image", qos.REFERENCE)
 
-    def _qos(self, topic: str, profile: Any) -> qos.TopicQos:
+    def _qos(self, topic: str, profile: QoSProfile) -> qos.TopicQos:
         return qos.TopicQos(self._node, topic, "subscription", profile)
 
     def subscribe(self, worker: FrameWorker) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from gps_denied_inference.storage.writing import write_file
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Return the value with numpy types and paths as plain ones, and NaN or infinity as None.
 
     JSON has no NaN: what was not measured is ``null`` in a report.
@@ -42,7 +42,7 @@ def write_text(path: Path, text: str) -> None:
     write_file(Path(path), text.encode("utf-8"), make_folder=True)
 
 
-def write_json(path: Path | str, data: Any) -> None:
+def write_json(path: Path | str, data: object) -> None:
     """Write a report as indented JSON, whole or not at all.
 
     Raises:

@@ -129,7 +129,7 @@ class JtopSource:
             raise RuntimeUnavailableError(f"jtop cannot be used: {_words(error)}", _HINT) from error
 
 
-def readings_of(temperature: Any, kernel: tuple[Reading, ...] = ()) -> tuple[Reading, ...]:
+def readings_of(temperature: object, kernel: tuple[Reading, ...] = ()) -> tuple[Reading, ...]:
     """Return one reading per sensor of jtop's ``temperature``; offline ones with NaN.
 
     Args:
@@ -159,7 +159,7 @@ def readings_of(temperature: Any, kernel: tuple[Reading, ...] = ()) -> tuple[Rea
     return tuple(readings)
 
 
-def gpu_of(gpu: Any) -> tuple[float, float, float]:
+def gpu_of(gpu: object) -> tuple[float, float, float]:
     """Return (clock now in Hz, maximum in Hz, load 0..1) of the first GPU that jtop lists."""
     if isinstance(gpu, Mapping):
         for device in gpu.values():
@@ -175,13 +175,13 @@ def gpu_of(gpu: Any) -> tuple[float, float, float]:
     return NAN, NAN, NAN
 
 
-def power_of(power: Any) -> float:
+def power_of(power: object) -> float:
     """Return W of the whole board as jtop sums it up, or NaN."""
     total = power.get("tot") if isinstance(power, Mapping) else None
     return _number(total.get("power")) * 1e-3 if isinstance(total, Mapping) else NAN
 
 
-def _mode(value: Any) -> str:
+def _mode(value: object) -> str:
     return "" if value is None else one_line(str(value))
 
 
@@ -190,14 +190,14 @@ def _short(name: str) -> str:
     return re.split(r"[-_]", name.lower(), maxsplit=1)[0]
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         with contextlib.suppress(OverflowError):
             return float(value)
     return NAN
 
 
-def _limit(value: Any) -> float:
+def _limit(value: object) -> float:
     # A limit that could not be read is -256, like a temperature.
     number = _number(value)
     return number if plausible_limit(number) else NAN

@@ -241,7 +241,7 @@ class NvmlSource:
             return None
 
 
-def _as_float(value: Any) -> float:
+def _as_float(value: object) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         with contextlib.suppress(OverflowError):
             return float(value)

@@ -145,7 +145,7 @@ class Tracker:
         self._keyframe: _Frame | None = None
 
     def update(
-        self, features: Features, stamp_ns: int, tag: Any = None, view: View | None = None
+        self, features: Features, stamp_ns: int, tag: object = None, view: View | None = None
     ) -> TrackUpdate:
         """Take the next frame.
 
@@ -185,7 +185,7 @@ class Tracker:
             self._anchor = None
         return self._lose(features, stamp_ns, tag, "lost")
 
-    def follow(self, view: View, stamp_ns: int, tag: Any = None) -> TrackUpdate | None:
+    def follow(self, view: View, stamp_ns: int, tag: object = None) -> TrackUpdate | None:
         """Take the next frame by its image alone: go on with the newest frame's tracks in it.
 
         Args:
@@ -220,7 +220,9 @@ class Tracker:
         self._counters["followed_frames"] += 1
         return self._continue(features, newest.detected, stamp_ns, tag, newest, links, False)
 
-    def _begin(self, features: Features, stamp_ns: int, tag: Any, event: TrackEvent) -> TrackUpdate:
+    def _begin(
+        self, features: Features, stamp_ns: int, tag: object, event: TrackEvent
+    ) -> TrackUpdate:
         """Start afresh with this frame; what leads to the old key frame is still reported."""
         matches, model = None, None
         keyframe = self._keyframe
@@ -233,7 +235,9 @@ class Tracker:
         cut = self._cut_to(features.count)
         return self._report(frame, event, True, keyframe, matches, model, cut=cut)
 
-    def _lose(self, features: Features, stamp_ns: int, tag: Any, event: TrackEvent) -> TrackUpdate:
+    def _lose(
+        self, features: Features, stamp_ns: int, tag: object, event: TrackEvent
+    ) -> TrackUpdate:
         """Nothing could be tracked: keep the last good frame for the next one to try."""
         frame = self._with_fresh_ids(features, stamp_ns, tag)
         self._newest = frame
@@ -247,7 +251,7 @@ class Tracker:
         features: Features,
         detected: Features,
         stamp_ns: int,
-        tag: Any,
+        tag: object,
         earlier: _Frame,
         links: Links,
         newly_detected: bool = True,
@@ -319,12 +323,12 @@ class Tracker:
         self._counters["tracks_cut"] += cut
         return cut
 
-    def _with_fresh_ids(self, features: Features, stamp_ns: int, tag: Any) -> _Frame:
+    def _with_fresh_ids(self, features: Features, stamp_ns: int, tag: object) -> _Frame:
         tracks = Tracks.fresh(features, self._take(features.count), self._view)
         return self._frame(features, features, stamp_ns, tag, tracks)
 
     def _frame(
-        self, features: Features, detected: Features, stamp_ns: int, tag: Any, tracks: Tracks
+        self, features: Features, detected: Features, stamp_ns: int, tag: object, tracks: Tracks
     ) -> _Frame:
         """Give features the ids and ages of their tracks."""
         ids, ages = tracks.ids[: features.count], tracks.ages[: features.count]

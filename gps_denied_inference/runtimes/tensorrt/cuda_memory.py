@@ -111,7 +111,7 @@ class Cuda:
         self._undo.append(lambda: self._call("cudaGraphExecDestroy", executable))
         into.append(executable)
 
-    def launch(self, executable: Any) -> None:
+    def launch(self, executable: object) -> None:
         """Queue a recorded graph."""
         self._call("cudaGraphLaunch", executable, self.stream)
 
