@@ -287,6 +287,7 @@ def _config_findings(manifest: EngineManifest, config: BuildConfig) -> list[tupl
         "width": reasons.SHAPES,
         "channels": reasons.SHAPES,
         "max_keypoints": reasons.SHAPES,
+        "batch": reasons.SHAPES,
         "precision": reasons.PRECISION,
         "device": reasons.DEVICE,
     }
@@ -299,9 +300,12 @@ def _config_findings(manifest: EngineManifest, config: BuildConfig) -> list[tupl
     return findings
 
 
+_SIZES = ("height", "width", "channels", "max_keypoints", "batch")
+
+
 def _tensor_findings(manifest: EngineManifest, config: BuildConfig | None) -> list[tuple[str, str]]:
     fixed = engine_config(config) if config is not None else manifest.config
-    sizes = [fixed.get(name) for name in ("height", "width", "channels", "max_keypoints")]
+    sizes = [fixed.get(name) for name in _SIZES]
     if not all(type(size) is int for size in sizes):
         return [(reasons.SHAPES, "its manifest does not say what sizes it is fixed to")]
     expected = expected_tensors(manifest.kind, manifest.descriptor_dim, *sizes)  # type: ignore[arg-type]

@@ -52,6 +52,7 @@ def engine_config(config: BuildConfig) -> dict[str, Any]:
         "detection_threshold": float(config.detection_threshold),
         "precision": config.precision,
         "device": config.device.partition(":")[0],
+        "batch": config.batch,
         "options": options,
     }
 

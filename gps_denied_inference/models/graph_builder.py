@@ -183,29 +183,35 @@ class GraphBuilder:
             names[node.output[0]] = self.cast(clone.output[0], np.float16)
 
     def output_features(
-        self, position: str, score: str, descriptors: str, dim: int, k: int
+        self, position: str, score: str, descriptors: str, dim: int, k: int, batch: int = 1
     ) -> None:
         """Declare an extractor's outputs; rows whose score is not above zero become zero.
 
         Args:
-            position: (K, 2) px.
-            score: (K,), in falling order.
-            descriptors: (K, D).
+            position: (B * K, 2) px.
+            score: (B * K,), in falling order within each image.
+            descriptors: (B * K, D).
             dim, k: D and K.
+            batch: B.
         """
+        several = (batch,) if batch > 1 else ()
         valid = self.op("Greater", score, self.constant(0.0))
         mask = self.cast(valid, np.float32)
-        column = self.reshape(mask, (k, 1))
-        count = self.op(
-            "ReduceSum", self.cast(valid, np.int32), self.constant([0], np.int64), keepdims=1
-        )
+        column = self.reshape(mask, (batch * k, 1))
+        ones = self.cast(valid, np.int32)
+        if several:
+            ones = self.reshape(ones, (batch, k))
+        last = self.constant([len(several)], np.int64)
+        count = self.op("ReduceSum", ones, last, keepdims=1)
         for name, shape, value, factor in (
-            ("keypoints", (k, 2), position, column),
-            ("scores", (k,), score, mask),
-            ("descriptors", (k, dim), descriptors, column),
+            ("keypoints", (*several, k, 2), position, column),
+            ("scores", (*several, k), score, mask),
+            ("descriptors", (*several, k, dim), descriptors, column),
         ):
-            self.output(TensorSpec(name, shape, "float32"), self.op("Mul", value, factor))
-        self.output(TensorSpec("count", (1,), "int32"), count)
+            masked = self.op("Mul", value, factor)
+            masked = self.reshape(masked, shape) if several else masked
+            self.output(TensorSpec(name, shape, "float32"), masked)
+        self.output(TensorSpec("count", (*several, 1), "int32"), count)
 
     def build(self) -> onnx.ModelProto:
         """Return the finished graph."""

@@ -72,6 +72,7 @@ class Architecture:
         graph: a :class:`GraphAssembler` or where to find it; None where no graph can be made.
         network: a ``NetworkExport`` or where to find it (``models.export``).
         options: names in ``BuildConfig.options`` that it reads.
+        batches: whether it follows ``BuildConfig.batch``; else that is always 1.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Architecture:
     graph: GraphAssembler | str | None = None
     network: Callable[..., Any] | str | None = None
     options: tuple[str, ...] = ()
+    batches: bool = False
 
     def revision(self) -> str:
         """Return the hex SHA-256 over the source of what builds this architecture's engines.
@@ -196,7 +198,7 @@ def _identity(architecture: Architecture) -> tuple[Any, ...]:
         return reference
 
     parts = (architecture.factory, architecture.graph, architecture.network)
-    return (*map(key, parts), architecture.options)
+    return (*map(key, parts), architecture.options, architecture.batches)
 
 
 default_registry = ArchitectureRegistry()
@@ -210,6 +212,7 @@ def register_architecture(
     graph: GraphAssembler | str | None = None,
     network: Callable[..., Any] | str | None = None,
     options: tuple[str, ...] = (),
+    batches: bool = False,
     registry: ArchitectureRegistry = default_registry,
 ) -> None:
     """Register an architecture under ``name`` (see :class:`Architecture`).
@@ -217,7 +220,7 @@ def register_architecture(
     Raises:
         RegistrationError: the name is taken by another architecture.
     """
-    registry.register(Architecture(name, factory, graph, network, options))
+    registry.register(Architecture(name, factory, graph, network, options, batches))
 
 
 def load_module(model: Model, config: BuildConfig) -> torch.nn.Module:
@@ -235,6 +238,7 @@ register_architecture(
     f"{_HERE}.xfeat.network:load_module",
     graph=f"{_HERE}.xfeat.graph:assemble",
     network=f"{_HERE}.xfeat.network:EXPORT",
+    batches=True,
 )
 register_architecture(
     "lighterglue",

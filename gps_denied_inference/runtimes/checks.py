@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MAX_KEYPOINTS = 3840
 """TensorRT's TopK takes no more; the same bound for every runtime keeps them interchangeable."""
+MAX_BATCH = 16
+"""Images at a time; no aircraft carries more cameras on one accelerator."""
 MAX_IMAGE_SIDE = 8192
 """px; larger images cannot be worked on in one piece on any supported device."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -74,6 +76,8 @@ def check_config(config: BuildConfig) -> None:
         )
     if not _whole(config.threads, 0, 1024):
         raise InvalidParameterError("threads", config.threads, "a whole number in 0..1024")
+    if not _whole(config.batch, 1, MAX_BATCH):
+        raise InvalidParameterError("batch", config.batch, f"a whole number in 1..{MAX_BATCH}")
     parse_device(config.device)
 
 

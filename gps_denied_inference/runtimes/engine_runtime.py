@@ -134,6 +134,10 @@ class EngineRuntime:
         known = set(self.build_options)
         if model.architecture in default_registry:
             known.update(default_registry.get(model.architecture).options)
+            if config.batch > 1 and not default_registry.get(model.architecture).batches:
+                raise InvalidParameterError(
+                    "batch", config.batch, f"1 for model '{model.name}': it takes one at a time"
+                )
         for name in sorted(set(config.options) - known):
             raise InvalidParameterError(
                 f"option {name}",

@@ -148,11 +148,15 @@ class _FakeEngine:
 
     def answer(self, arrays: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         if self.kind == "extractor":
-            return self._extract(arrays[0])
+            images = arrays[0]
+            if images.ndim == 3:
+                return self._extract(images)
+            answers = [self._extract(image) for image in images]
+            return [np.stack(parts) for parts in zip(*answers, strict=True)]
         return self._match(arrays)
 
     def _extract(self, image: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-        limit, dim = self.outputs[2].shape
+        limit, dim = self.outputs[2].shape[-2:]
         grey = image.mean(axis=2, dtype=np.float32) / np.float32(255)
         height, width = grey.shape
         rows, columns = _grid(height, width, limit)
@@ -168,12 +172,11 @@ class _FakeEngine:
         order = np.argsort(-scores, kind="stable")
         order = order[scores[order] > self.threshold][:limit]
         count = len(order)
-        outputs = [spec.zeros() for spec in self.outputs]
-        outputs[0][:count] = points[order]
-        outputs[1][:count] = scores[order]
-        outputs[2][:count] = _describe(grey, points[order], dim)
-        outputs[3][0] = count
-        return outputs
+        keypoints, described = np.zeros((limit, 2), np.float32), np.zeros((limit, dim), np.float32)
+        found = np.zeros(limit, np.float32)
+        keypoints[:count], found[:count] = points[order], scores[order]
+        described[:count] = _describe(grey, points[order], dim)
+        return [keypoints, found, described, np.array([count], np.int32)]
 
     def _match(self, arrays: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         limit = self.outputs[0].shape[0]

@@ -35,20 +35,30 @@ class OutputCheck:
         self._name = f"{entry.model.name} on {handle.readback.runtime}"
         tensors = engine_tensors(entry.model, entry.config)
         self._specs: tuple[TensorSpec, ...] = handle.outputs if tensors is None else tensors[1]
-        self._shapes = {spec.name: spec.shape for spec in self._specs}
+        self._batch = entry.config.batch
         self._size = np.array([entry.config.width, entry.config.height], np.float32)
 
-    def features(self, outputs: Mapping[str, npt.NDArray[Any]]) -> int:
-        """Check an extractor's answer and return how many of its rows are in use.
+    def each(self, outputs: Mapping[str, npt.NDArray[Any]]) -> list[dict[str, npt.NDArray[Any]]]:
+        """Return an extractor's answer image by image.
 
         Raises:
-            InvalidOutputError: a tensor is missing or of another shape or type; ``count`` is not in
-                0..K; in the rows in use a value is not finite, a descriptor is longer than 1, or
-                a keypoint lies outside the image.
+            InvalidOutputError: a tensor is missing or of another shape or type.
         """
         self._tensors(outputs)
+        if self._batch == 1:
+            return [dict(outputs)]
+        names = [spec.name for spec in self._specs]
+        return [{name: outputs[name][i] for name in names} for i in range(self._batch)]
+
+    def features(self, outputs: Mapping[str, npt.NDArray[Any]]) -> int:
+        """Check the answer to one image, of :meth:`each`, and return how many rows are in use.
+
+        Raises:
+            InvalidOutputError: ``count`` is not in 0..K; in the rows in use a value is not finite,
+                a descriptor is longer than 1, or a keypoint lies outside the image.
+        """
         count = int(outputs["count"][0])
-        most = self._shapes["scores"][0]
+        most = len(outputs["scores"])
         if not 0 <= count <= most:
             raise self._error(f"count {count} is not in 0..{most}")
         points = outputs["keypoints"][:count]

@@ -71,6 +71,7 @@ class BuildConfig:
         warmup_iterations: forward passes before the handle is given out.
         threads: CPU threads of the runtime, 0 = the runtime's default.
         cuda_graph: capture the forward pass into a CUDA graph (CUDA devices only).
+        batch: images that an extractor takes at a time, 1..16.
         options: further options by name, runtime-specific; part of the cache key.
     """
 
@@ -84,11 +85,18 @@ class BuildConfig:
     warmup_iterations: int = 3
     threads: int = 0
     cuda_graph: bool = True
+    batch: int = 1
     options: Mapping[str, str] = field(default_factory=dict)
 
 
 def expected_tensors(
-    kind: ModelKind, descriptor_dim: int, height: int, width: int, channels: int, max_keypoints: int
+    kind: ModelKind,
+    descriptor_dim: int,
+    height: int,
+    width: int,
+    channels: int,
+    max_keypoints: int,
+    batch: int = 1,
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]] | None:
     """Return the inputs and outputs that ``runtimes.contract`` lays down for an engine.
 
@@ -98,16 +106,18 @@ def expected_tensors(
         height, width: px.
         channels: C.
         max_keypoints: K.
+        batch: images at a time; more than one are a leading dimension of an extractor's tensors.
     """
     k, d = max_keypoints, descriptor_dim
+    several = (batch,) if batch > 1 else ()
     if kind == "extractor":
         return (
-            (TensorSpec("image", (height, width, channels), "uint8"),),
+            (TensorSpec("image", (*several, height, width, channels), "uint8"),),
             (
-                TensorSpec("keypoints", (k, 2), "float32"),
-                TensorSpec("scores", (k,), "float32"),
-                TensorSpec("descriptors", (k, d), "float32"),
-                TensorSpec("count", (1,), "int32"),
+                TensorSpec("keypoints", (*several, k, 2), "float32"),
+                TensorSpec("scores", (*several, k), "float32"),
+                TensorSpec("descriptors", (*several, k, d), "float32"),
+                TensorSpec("count", (*several, 1), "int32"),
             ),
         )
     if kind == "matcher":
@@ -137,4 +147,5 @@ def engine_tensors(
         config.width,
         config.channels,
         config.max_keypoints,
+        config.batch,
     )

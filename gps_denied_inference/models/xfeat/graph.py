@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from gps_denied_inference.models.graph_builder import GraphBuilder
@@ -24,10 +25,11 @@ _NETWORK_OUTPUTS = ("features", "keypoint_logits", "reliability")
 
 @dataclass(frozen=True)
 class _Size:
-    """Sizes of one engine, px of the inner image and cells of the maps."""
+    """Sizes of one engine, px of the inner image and cells of the maps, and images at a time."""
 
     height: int
     width: int
+    batch: int
 
     @property
     def rows(self) -> int:
@@ -37,6 +39,15 @@ class _Size:
     def columns(self) -> int:
         return self.width // _CELL
 
+    def starts(self, each: int, stride: int) -> npt.NDArray[np.int32]:
+        """Return where in a flat array the image of each row begins, (B * each,).
+
+        Args:
+            each: rows of an image.
+            stride: values of an image.
+        """
+        return np.repeat(np.arange(self.batch, dtype=np.int32) * stride, each)
+
 
 def assemble(network: onnx.ModelProto, model: Model, config: BuildConfig) -> onnx.ModelProto:
     """Build the extractor's graph for one image size, K, threshold and precision.
@@ -44,10 +55,13 @@ def assemble(network: onnx.ModelProto, model: Model, config: BuildConfig) -> onn
     Raises:
         ModelMismatchError: ``network`` is the graph of another architecture.
     """
-    size = _Size(config.height // _MULTIPLE * _MULTIPLE, config.width // _MULTIPLE * _MULTIPLE)
+    height, width = (side // _MULTIPLE * _MULTIPLE for side in (config.height, config.width))
+    size = _Size(height, width, config.batch)
     keypoints, dim = config.max_keypoints, model.descriptor_dim
     g = GraphBuilder(model.name)
-    image = g.input(TensorSpec("image", (config.height, config.width, config.channels), "uint8"))
+    several = (config.batch,) if config.batch > 1 else ()
+    shape = (*several, config.height, config.width, config.channels)
+    image = g.input(TensorSpec("image", shape, "uint8"))
     gray = _normalised(g, image, config, size)
     maps = g.graft(network, [gray], _NETWORK_OUTPUTS, half=config.precision == "fp16")
     heat = _heat(g, maps["keypoint_logits"], size)
@@ -55,18 +69,18 @@ def assemble(network: onnx.ModelProto, model: Model, config: BuildConfig) -> onn
     best, x, y = _top(g, score, config, size)
     descriptors = _descriptors(g, maps["features"], x, y, keypoints, dim, size)
     position = _to_source(g, x, y, keypoints, config, size)
-    g.output_features(position, best, descriptors, dim, keypoints)
+    g.output_features(position, best, descriptors, dim, keypoints, size.batch)
     return g.build()
 
 
 def _normalised(g: GraphBuilder, image: str, config: BuildConfig, size: _Size) -> str:
-    """Channel mean, resize to multiples of 32, zero mean and unit variance: (1, 1, H, W)."""
+    """Channel mean, resize to multiples of 32, zero mean and unit variance: (B, 1, H, W)."""
     gray = g.cast(image, np.float32)
     if config.channels > 1:
-        gray = g.op("ReduceMean", gray, g.constant([2], np.int64), keepdims=0)
-    gray = g.reshape(gray, (1, 1, config.height, config.width))
+        gray = g.op("ReduceMean", gray, g.constant([-1], np.int64), keepdims=0)
+    gray = g.reshape(gray, (size.batch, 1, config.height, config.width))
     if (config.height, config.width) != (size.height, size.width):
-        sizes = g.constant([1, 1, size.height, size.width], np.int64)
+        sizes = g.constant([size.batch, 1, size.height, size.width], np.int64)
         gray = g.op(
             "Resize", gray, "", "", sizes,
             mode="linear", coordinate_transformation_mode="half_pixel",
@@ -85,7 +99,7 @@ def _normalised(g: GraphBuilder, image: str, config: BuildConfig, size: _Size) -
 
 
 def _heat(g: GraphBuilder, logits: str, size: _Size) -> str:
-    """Probability of a keypoint at each pixel, (1, 1, H, W)."""
+    """Probability of a keypoint at each pixel, (B, 1, H, W)."""
     # Channels last: softmax runs along contiguous memory on every provider.
     last = g.op("Transpose", logits, perm=[0, 2, 3, 1])
     probability = g.op("Softmax", last, axis=-1)
@@ -93,9 +107,9 @@ def _heat(g: GraphBuilder, logits: str, size: _Size) -> str:
     pixels = g.op(
         "Slice", probability, g.constant([0], np.int64), g.constant([_CELL**2], np.int64), axis
     )
-    cells = g.reshape(pixels, (size.rows, size.columns, _CELL, _CELL))
+    cells = g.reshape(pixels, (size.batch * size.rows, size.columns, _CELL, _CELL))
     heat = g.op("Transpose", cells, perm=[0, 2, 1, 3])
-    return g.reshape(heat, (1, 1, size.height, size.width))
+    return g.reshape(heat, (size.batch, 1, size.height, size.width))
 
 
 def _scores(g: GraphBuilder, heat: str, reliability: str, threshold: float, size: _Size) -> str:
@@ -104,26 +118,29 @@ def _scores(g: GraphBuilder, heat: str, reliability: str, threshold: float, size
     # heat > threshold, written as heat >= the next float32, shares one comparison with the maximum.
     above = np.nextafter(np.float32(threshold), np.float32(np.inf))
     peak = g.op("GreaterOrEqual", heat, g.op("Max", highest, g.constant(above)))
-    cells = g.reshape(reliability, (size.rows, size.columns))
+    cells = g.reshape(reliability, (size.batch * size.rows, size.columns))
     # Columns first: fewer multiplications for an image that is wider than high.
     wide = g.op("MatMul", cells, g.constant(bilinear_matrix(size.width, size.columns).T))
+    if size.batch > 1:
+        wide = g.reshape(wide, (size.batch, size.rows, size.width))
     full = g.op("MatMul", g.constant(bilinear_matrix(size.height, size.rows)), wide)
-    score = g.op("Mul", heat, g.reshape(full, (1, 1, size.height, size.width)))
+    score = g.op("Mul", heat, g.reshape(full, (size.batch, 1, size.height, size.width)))
     return g.op("Mul", score, g.cast(peak, np.float32))
 
 
 def _top(g: GraphBuilder, score: str, config: BuildConfig, size: _Size) -> tuple[str, str, str]:
-    """Scores (K,), x and y (K,) int32 in px of the inner image of the K best pixels."""
+    """Scores, x and y (B * K,) int32 in px of the inner image of the K best pixels of each."""
     # Peaks of a 5x5 non-maximum suppression lie at least 3 px apart: a 2x2 block holds one.
-    keypoints = config.max_keypoints
+    keypoints, rows = config.max_keypoints, size.batch * config.max_keypoints
     columns = size.width // 2
     blocks = size.height // 2 * columns
     best = g.op("MaxPool", score, kernel_shape=[2, 2], strides=[2, 2])
-    best = g.reshape(best, (blocks,))
+    best = g.reshape(best, (size.batch, blocks))
     if keypoints > blocks:
-        best = g.op("Concat", best, g.constant(np.zeros(keypoints - blocks)), axis=0)
+        missing = g.constant(np.zeros((size.batch, keypoints - blocks)))
+        best = g.op("Concat", best, missing, axis=1)
     groups = _groups(blocks, keypoints) if config.device.startswith("cuda") else 1
-    scores, index = _best(g, best, blocks, keypoints, groups)
+    scores, index = _best(g, best, size, max(blocks, keypoints), keypoints, groups)
     if keypoints > blocks:
         index = g.op("Min", index, g.constant(blocks - 1, np.int32))
     width = g.constant(columns, np.int32)
@@ -132,9 +149,12 @@ def _top(g: GraphBuilder, score: str, config: BuildConfig, size: _Size) -> tuple
     two = g.constant(2, np.int32)
     x, y = g.op("Mul", block_x, two), g.op("Mul", block_y, two)
     corner = g.op("Add", g.op("Mul", y, g.constant(size.width, np.int32)), x)
+    area = size.height * size.width
+    if size.batch > 1:
+        corner = g.op("Add", corner, g.constant(size.starts(keypoints, area), np.int32))
     offsets = g.constant([[0, 1, size.width, size.width + 1]], np.int32)
-    pixels = g.op("Add", g.reshape(corner, (keypoints, 1)), offsets)
-    values = g.op("Gather", g.reshape(score, (size.height * size.width,)), pixels, axis=0)
+    pixels = g.op("Add", g.reshape(corner, (rows, 1)), offsets)
+    values = g.op("Gather", g.reshape(score, (size.batch * area,)), pixels, axis=0)
     place = g.cast(g.op("ArgMax", values, axis=1, keepdims=0), np.int32)
     down = g.op("Div", place, two)
     x = g.op("Add", x, g.op("Sub", place, g.op("Mul", down, two)))
@@ -151,43 +171,60 @@ def _groups(values: int, keypoints: int) -> int:
     return next(rows for rows in range(most, 0, -1) if values % rows == 0)
 
 
-def _best(g: GraphBuilder, values: str, count: int, keypoints: int, groups: int) -> tuple[str, str]:
-    """The K largest of ``values`` in falling order and their indices, (K,) float32 and int32."""
-    number = g.constant([keypoints], np.int64)
+def _best(
+    g: GraphBuilder, values: str, size: _Size, count: int, keypoints: int, groups: int
+) -> tuple[str, str]:
+    """The K largest of each row in falling order and their indices, (B * K,) float32 and int32.
+
+    Args:
+        values: (B, count).
+        size: for B.
+        count, keypoints, groups: K is ``keypoints``; ``groups`` as :func:`_groups` has it.
+    """
+    batch, number = size.batch, g.constant([keypoints], np.int64)
     if groups == 1:
-        best, index = g.ops("TopK", values, number, outputs=2, axis=0, largest=1, sorted=1)
-        return best, g.cast(index, np.int32)
-    rows = g.reshape(values, (groups, count // groups))
+        best, index = g.ops("TopK", values, number, outputs=2, axis=1, largest=1, sorted=1)
+        flat = (batch * keypoints,)
+        return g.reshape(best, flat), g.reshape(g.cast(index, np.int32), flat)
+    rows = g.reshape(values, (batch * groups, count // groups))
     # Exact: whatever is among the K best of all is among the K best of its row.
     best, column = g.ops("TopK", rows, number, outputs=2, axis=1, largest=1, sorted=1)
-    start = g.constant(np.arange(groups)[:, None] * (count // groups), np.int32)
-    index = g.reshape(g.op("Add", g.cast(column, np.int32), start), (groups * keypoints,))
-    best = g.reshape(best, (groups * keypoints,))
-    best, chosen = g.ops("TopK", best, number, outputs=2, axis=0, largest=1, sorted=1)
-    return best, g.op("Gather", index, chosen, axis=0)
+    start = np.tile(np.arange(groups) * (count // groups), batch)[:, None]
+    index = g.op("Add", g.cast(column, np.int32), g.constant(start, np.int32))
+    index = g.reshape(index, (batch * groups * keypoints,))
+    best = g.reshape(best, (batch, groups * keypoints))
+    best, chosen = g.ops("TopK", best, number, outputs=2, axis=1, largest=1, sorted=1)
+    place = g.reshape(g.cast(chosen, np.int32), (batch * keypoints,))
+    if batch > 1:
+        starts = size.starts(keypoints, groups * keypoints)
+        place = g.op("Add", place, g.constant(starts, np.int32))
+    return g.reshape(best, (batch * keypoints,)), g.op("Gather", index, place, axis=0)
 
 
 def _descriptors(
     g: GraphBuilder, features: str, x: str, y: str, keypoints: int, dim: int, size: _Size
 ) -> str:
-    """Unit descriptors (K, D), bicubic in the dense map of unit descriptors."""
-    cells = size.rows * size.columns
-    dense = g.op("Transpose", g.reshape(features, (dim, cells)), perm=[1, 0])
-    dense = _unit(g, dense)
+    """Unit descriptors (B * K, D), bicubic in the dense map of unit descriptors."""
+    cells, rows = size.rows * size.columns, size.batch * keypoints
+    dense = g.op("Transpose", g.reshape(features, (size.batch, dim, cells)), perm=[0, 2, 1])
+    dense = _unit(g, g.reshape(dense, (size.batch * cells, dim)))
     taps, factors = [], []
     for value, pixels, count, stride, shape in (
-        (y, size.height, size.rows, size.columns, (keypoints, 4, 1)),
-        (x, size.width, size.columns, 1, (keypoints, 1, 4)),
+        (y, size.height, size.rows, size.columns, (rows, 4, 1)),
+        (x, size.width, size.columns, 1, (rows, 1, 4)),
     ):
         tap, weight = bicubic_taps(pixels, count)
         row = g.op("Gather", g.constant(tap * stride, np.int32), value, axis=0)
         taps.append(g.reshape(row, shape))
         row = g.op("Gather", g.constant(weight), value, axis=0)
         factors.append(g.reshape(row, shape))
-    index = g.reshape(g.op("Add", *taps), (keypoints, 16))
-    blend = g.reshape(g.op("Mul", *factors), (keypoints, 1, 16))
+    index = g.reshape(g.op("Add", *taps), (rows, 16))
+    if size.batch > 1:
+        starts = size.starts(keypoints, cells)[:, None]
+        index = g.op("Add", index, g.constant(starts, np.int32))
+    blend = g.reshape(g.op("Mul", *factors), (rows, 1, 16))
     neighbours = g.op("Gather", dense, index, axis=0)
-    sampled = g.reshape(g.op("MatMul", blend, neighbours), (keypoints, dim))
+    sampled = g.reshape(g.op("MatMul", blend, neighbours), (rows, dim))
     return _unit(g, sampled)
 
 
@@ -200,8 +237,8 @@ def _unit(g: GraphBuilder, rows: str) -> str:
 def _to_source(
     g: GraphBuilder, x: str, y: str, keypoints: int, config: BuildConfig, size: _Size
 ) -> str:
-    """Keypoints (K, 2) float32 in px of the engine's image, pixel centres at whole numbers."""
-    column = (keypoints, 1)
+    """Keypoints (B * K, 2) float32 px of the engine's image, pixel centres at whole numbers."""
+    column = (size.batch * keypoints, 1)
     inner = g.op("Concat", g.reshape(x, column), g.reshape(y, column), axis=1)
     inner = g.cast(inner, np.float32)
     if (config.height, config.width) == (size.height, size.width):

@@ -33,7 +33,7 @@ class ConvBlock(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Apply the layers to (1, C, H, W)."""
+        """Apply the layers to (B, C, H, W)."""
         out: torch.Tensor = self.layer(x)
         return out
 
@@ -77,11 +77,11 @@ class XFeatNetwork(nn.Module):
         """Run the network.
 
         Args:
-            image: (1, 1, H, W), zero mean and unit variance, H and W multiples of 32.
+            image: (B, 1, H, W), zero mean and unit variance, H and W multiples of 32.
 
         Returns:
-            Features (1, 64, H/8, W/8); logits (1, 65, H/8, W/8) of the 64 pixels of a cell and of
-            "no keypoint"; reliability (1, 1, H/8, W/8), 0..1.
+            Features (B, 64, H/8, W/8); logits (B, 65, H/8, W/8) of the 64 pixels of a cell and of
+            "no keypoint"; reliability (B, 1, H/8, W/8), 0..1.
         """
         x2 = self.block2(self.block1(image) + self.skip1(image))
         x3 = self.block3(x2)
@@ -106,7 +106,7 @@ class XFeatExtractor(nn.Module):
 
     def __init__(self, config: BuildConfig) -> None:
         super().__init__()
-        self.height, self.width = config.height, config.width
+        self.height, self.width, self.batch = config.height, config.width, config.batch
         self.max_keypoints = config.max_keypoints
         self.detection_threshold = config.detection_threshold
         self.inner_height = config.height // MULTIPLE * MULTIPLE
@@ -136,29 +136,34 @@ class XFeatExtractor(nn.Module):
         """Extract features.
 
         Args:
-            image: uint8 (H, W, C), C = 1 or 3.
+            image: uint8 (H, W, C), C = 1 or 3; (B, H, W, C) where the batch is more than 1.
 
         Returns:
             keypoints (K, 2) px, scores (K,), descriptors (K, 64), all float32, and count int32
-            (1,); rows at and after count are zero.
+            (1,), each with a leading dimension B where the image has one; rows at and after count
+            are zero.
         """
-        gray = self._normalised(image)
+        gray = self._normalised(image if self.batch > 1 else image[None])
         maps = self.network(gray.to(next(self.network.parameters()).dtype))
         features, logits, reliability = (m.float() for m in maps)
         x, y, scores = self._detect(logits, reliability)
         descriptors = self._describe(features, x, y)
         valid = scores > 0
         scale = self._tables["scale"]
-        keypoints = (torch.stack([x, y], dim=1) + 0.5) * scale - 0.5
-        return (
-            keypoints * valid[:, None],
+        keypoints = (torch.stack([x, y], dim=2) + 0.5) * scale - 0.5
+        answers = (
+            keypoints * valid[..., None],
             scores * valid,
-            descriptors * valid[:, None],
-            valid.sum(dtype=torch.int32).view(1),
+            descriptors * valid[..., None],
+            valid.sum(dim=1, keepdim=True, dtype=torch.int32),
         )
+        if self.batch > 1:
+            return answers
+        keypoints, scores, descriptors, count = (answer[0] for answer in answers)
+        return keypoints, scores, descriptors, count
 
     def _normalised(self, image: torch.Tensor) -> torch.Tensor:
-        gray = image.float().mean(dim=2)[None, None]
+        gray = image.float().mean(dim=3)[:, None]
         size = (self.inner_height, self.inner_width)
         if gray.shape[-2:] != size:
             gray = functional.interpolate(gray, size, mode="bilinear", align_corners=False)
@@ -167,37 +172,43 @@ class XFeatExtractor(nn.Module):
     def _detect(
         self, logits: torch.Tensor, reliability: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return x and y (K,) int64 in px of the inner image and the scores (K,)."""
+        """Return x and y (B, K) int64 in px of the inner image and the scores (B, K)."""
         probability = torch.softmax(logits, dim=1)[:, :64]
         heat = functional.pixel_shuffle(probability, CELL)
         peak = (heat == functional.max_pool2d(heat, 5, 1, 2)) & (heat > self.detection_threshold)
         t = self._tables
-        score = heat[0, 0] * (t["y_matrix"] @ reliability[0, 0] @ t["x_matrix"].T)
-        score = torch.where(peak[0, 0], score, score.new_zeros(()))
+        score = heat[:, 0] * (t["y_matrix"] @ reliability[:, 0] @ t["x_matrix"].T)
+        score = torch.where(peak[:, 0], score, score.new_zeros(()))
         # Peaks of a 5x5 non-maximum suppression lie at least 3 px apart: a 2x2 block holds one.
-        blocks = functional.pixel_unshuffle(score[None, None], 2)[0].flatten(1)
-        best, place = blocks.max(dim=0)
-        missing = self.max_keypoints - best.numel()
+        blocks = functional.pixel_unshuffle(score[:, None], 2).flatten(2)
+        best, place = blocks.max(dim=1)
+        missing = self.max_keypoints - best.shape[1]
         if missing > 0:
             best = functional.pad(best, (0, missing))
             place = functional.pad(place, (0, missing))
-        scores, block = torch.topk(best, self.max_keypoints)
+        scores, block = torch.topk(best, self.max_keypoints, dim=1)
+        place = place.gather(1, block)
         block_x = block % (self.inner_width // 2)
         block_y = torch.div(block, self.inner_width // 2, rounding_mode="floor")
-        x = block_x * 2 + place[block] % 2
-        y = block_y * 2 + torch.div(place[block], 2, rounding_mode="floor")
+        x = block_x * 2 + place % 2
+        y = block_y * 2 + torch.div(place, 2, rounding_mode="floor")
         valid = scores > 0
         return x * valid, y * valid, scores
 
     def _describe(self, features: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Sample unit descriptors (K, 64) bicubically at whole pixels."""
-        dense = functional.normalize(features[0].flatten(1).T, dim=1)
-        columns = self.inner_width // CELL
+        """Sample unit descriptors (B, K, 64) bicubically at whole pixels."""
+        rows, columns = self.inner_height // CELL, self.inner_width // CELL
+        dense = functional.normalize(features.flatten(2).transpose(1, 2).flatten(0, 1), dim=1)
         t = self._tables
-        cells = t["y_cells"][y][:, :, None] * columns + t["x_cells"][x][:, None, :]
-        weights = t["y_weights"][y][:, :, None] * t["x_weights"][x][:, None, :]
+        # The images' maps lie one below the other.
+        first = torch.arange(len(x), device=x.device)[:, None, None] * rows
+        down = (t["y_cells"][y] + first).flatten(0, 1)
+        cells = down[:, :, None] * columns + t["x_cells"][x].flatten(0, 1)[:, None, :]
+        y_weights, x_weights = t["y_weights"][y].flatten(0, 1), t["x_weights"][x].flatten(0, 1)
+        weights = y_weights[:, :, None] * x_weights[:, None, :]
         taps = dense[cells.flatten(1)]
-        return functional.normalize((weights.flatten(1)[:, None, :] @ taps)[:, 0], dim=1)
+        sampled = (weights.flatten(1)[:, None, :] @ taps)[:, 0]
+        return functional.normalize(sampled, dim=1).view(*x.shape, DESCRIPTOR_DIM)
 
 
 def load_network(model: Model) -> XFeatNetwork:
