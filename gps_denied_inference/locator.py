@@ -17,7 +17,7 @@ from gps_denied_inference.maps.tiles import MapInfo
 from gps_denied_inference.networks import Networks
 from gps_denied_inference.pipeline.camera import CameraModel
 from gps_denied_inference.pipeline.localization.fix import Attempt
-from gps_denied_inference.pipeline.localization.localizer import FrameLocalizer
+from gps_denied_inference.pipeline.localization.localizer import FrameLocalizer, Search
 from gps_denied_inference.pipeline.localization.plan import Optics
 from gps_denied_inference.pipeline.localization.prior import Prior
 from gps_denied_inference.runtimes.contract import Progress
@@ -87,7 +87,10 @@ class Locator:
             )
         matcher = networks.matcher(settings.localization_matcher, info.max_keypoints)
         size = (info.tile_px, info.tile_px)
-        self._localizer = FrameLocalizer(self.store, extractor, matcher, size, self.store.describe)
+        search = Search(map_sigma=settings.map_sigma)
+        self._localizer = FrameLocalizer(
+            self.store, extractor, matcher, size, self.store.describe, search
+        )
 
     @property
     def info(self) -> MapInfo:

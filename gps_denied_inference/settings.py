@@ -234,6 +234,15 @@ class Settings:
     map_file: str = setting(
         "", "Task 'localize': the map, made by 'gdi map prepare' with this model and color."
     )
+    map_sigma: float = setting(
+        0.0,
+        "1-sigma accuracy of the map's own position along each axis, part of every covariance; "
+        "0 = one pixel of its tiles, as a good orthophoto has. Satellite pictures are off by more: "
+        "1.5 to 5 m.",
+        unit="m",
+        minimum=0.0,
+        maximum=10000.0,
+    )
     fix_rate: float = setting(
         2.0,
         "Frames looked for on the map at most; features and tracks do not wait for them.",

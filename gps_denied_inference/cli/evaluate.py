@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gps_denied_inference.errors import ConfigurationError
+from gps_denied_inference.errors import ConfigurationError, InvalidParameterError
 from gps_denied_inference.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,8 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--wrong-beyond", type=float, default=25.0, metavar="M", help="a fix further off (25)"
     )
     parser.add_argument(
-        "--map-sigma", type=float, default=0.0, metavar="M", help="error of the map (one pixel)"
-    )
+        "--map-sigma", type=float, default=_ROWS["map_sigma"].default, metavar="M",
+        help="as the node's map_sigma: accuracy of the map (one pixel of its tiles)",
+    )  # fmt: skip
     parser.add_argument("--matcher", default="lighterglue", help="of features (lighterglue)")
     for name in ("runtime", "device", "precision", "threads", "engine_cache_directory"):
         row = _ROWS[name]
@@ -127,7 +128,7 @@ def _evaluate(
             matcher,
             (info.tile_px, info.tile_px),
             store.describe,
-            Search(map_sigma=_not_negative(args.map_sigma)),
+            Search(map_sigma=_map_sigma(args.map_sigma)),
         )
         priors = PriorOptions(
             args.prior_sigma, _sigma(args.height_sigma, "--height-sigma"),
@@ -156,9 +157,12 @@ def _evaluate(
     return outcomes, about
 
 
-def _not_negative(sigma: float) -> float:
-    if not 0.0 <= sigma < 1e6:
-        raise ConfigurationError(f"--map-sigma {sigma}: give 0 or more")
+def _map_sigma(sigma: float) -> float:
+    row = _ROWS["map_sigma"]
+    try:
+        row.check(sigma)
+    except InvalidParameterError as error:
+        raise ConfigurationError(f"--map-sigma {sigma}: give {row.bound}") from error
     return sigma
 
 

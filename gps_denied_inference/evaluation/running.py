@@ -28,8 +28,8 @@ from gps_denied_inference.pipeline.matcher import MutualNearestNeighbour
 
 CALIBRATED = 0.005
 """Sigma, as a share, of a focal length that the user gives."""
-FRAME_PERIOD = 1.0
-"""s between frames that have no stamps."""
+FRAME_PERIOD = 5.0
+"""s between frames that have no stamps: time enough to be lost where no motion is seen."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,6 +24,8 @@ class FrameFix:
     Attributes:
         east, north: m, map ENU, where the optical axis meets the ground.
         covariance: (2, 2) m^2 of that point, never zero.
+        map_sigma: m, along each axis: the part of ``covariance`` that all fixes on this map have in
+            common.
         camera: (3,) m: east and north in map ENU, height above ground; None where the prior has no
             attitude, without which a tilt cannot be told from a shift.
         camera_covariance: (3, 3) m^2; None with ``camera``.
@@ -57,6 +59,7 @@ class FrameFix:
     ground: Points
     rms: float
     confidence: float
+    map_sigma: float = 0.0
 
     @property
     def at(self) -> complex:

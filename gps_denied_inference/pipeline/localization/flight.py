@@ -133,12 +133,13 @@ class FlightFilter:
         believed = attempt.fix
         kept: list[Hypothesis] = []
         claimed: set[int] = set()
+        tells = [fix for fix in places if fix is believed or self._gain(fix, False) > 0.0]
         for hypothesis in self._hypotheses:
-            index = self._agreeing(hypothesis, places)
+            index = self._agreeing(hypothesis, places, tells)
             if index is None:
                 # A strange place that is believed speaks against this one; an empty frame hardly.
                 loss = self._rules.loss if believed is None else self._rules.believed_gain
-                kept.append(hypothesis.doubted(loss if places else self._rules.loss / 3.0))
+                kept.append(hypothesis.doubted(loss if tells else self._rules.loss / 3.0))
                 continue
             claimed.add(index)
             fix = places[index]
@@ -216,7 +217,7 @@ class FlightFilter:
                 self._resets, best.silent if best is not None else 0,
             )  # fmt: skip
         return FlightEstimate(
-            "located", float(best.mean[0]), float(best.mean[1]), best.covariance[:2, :2].copy(),
+            "located", float(best.mean[0]), float(best.mean[1]), best.position_covariance,
             float(best.mean[2]), best.reach, self._confidence(), len(self._hypotheses),
             self._resets, best.silent,
         )  # fmt: skip
@@ -225,12 +226,18 @@ class FlightFilter:
     def _best(self) -> Hypothesis | None:
         return max(self._hypotheses, key=lambda h: h.log_odds, default=None)
 
-    def _agreeing(self, hypothesis: Hypothesis, places: list[FrameFix]) -> int | None:
-        """Return the best supported place inside the hypothesis's gate."""
+    def _agreeing(
+        self, hypothesis: Hypothesis, places: list[FrameFix], tells: list[FrameFix]
+    ) -> int | None:
+        """Return the best supported place inside the hypothesis's gate.
+
+        A place with no more inliers than wrong ones have says nothing, wherever it lies: the wider
+        the gate, the more of them fall into it.
+        """
         slack = self._rules.slack * self._width * hypothesis.reach
         inside = [
             index for index, fix in enumerate(places)
-            if hypothesis.distance(fix, slack) < GATE
+            if any(fix is other for other in tells) and hypothesis.distance(fix, slack) < GATE
         ]  # fmt: skip
         return max(inside, key=lambda index: places[index].inliers, default=None)
 

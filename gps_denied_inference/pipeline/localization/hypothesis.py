@@ -34,12 +34,13 @@ class Hypothesis:
     Attributes:
         mean: (4,) east and north of the axis's ground point, m; heading, rad clockwise from north;
             log of the reach (m on the ground per unit of the normalised image plane).
-        covariance: (4, 4).
+        covariance: (4, 4), without what all fixes on the map have in common.
         origin: number that it keeps from its first fix on.
         log_odds: what fixes have said for it, less what they have not.
         supports: fixes that agreed.
         silent: frames since the last of them.
         moved: way since then, in widths of the frame.
+        map_sigma: m, along each axis: what all fixes on the map have in common.
     """
 
     mean: Vector
@@ -49,11 +50,12 @@ class Hypothesis:
     supports: int = 1
     silent: int = 0
     moved: float = 0.0
+    map_sigma: float = 0.0
 
     @classmethod
     def of(cls, fix: FrameFix, origin: int, log_odds: float) -> Hypothesis:
         """Begin at a fix."""
-        return cls(*_measured(fix, 1.0), origin, log_odds)
+        return cls(*_measured(fix, 1.0), origin, log_odds, map_sigma=fix.map_sigma)
 
     @property
     def at(self) -> complex:
@@ -69,6 +71,11 @@ class Hypothesis:
     def sigma(self) -> float:
         """M, of the position along its worse axis."""
         return math.sqrt(float(np.linalg.eigvalsh(self.covariance[:2, :2])[-1]))
+
+    @property
+    def position_covariance(self) -> Vector:
+        """(2, 2) m^2 on the Earth: the map's own error does not average out."""
+        return np.asarray(self.covariance[:2, :2] + np.eye(2) * self.map_sigma**2, np.float64)
 
     def carried(self, motion: Motion, width: float) -> Hypothesis:
         """Return the hypothesis one frame on.
@@ -114,7 +121,7 @@ class Hypothesis:
             slack: m, sigma by which successive fixes may disagree besides.
         """
         mean, covariance = _measured(fix, 1.0)
-        covariance[[0, 1], [0, 1]] += slack**2
+        covariance[[0, 1], [0, 1]] += slack**2 + fix.map_sigma**2
         off = self._off(mean)
         return float(off @ np.linalg.solve(self.covariance + covariance, off))
 
@@ -126,7 +133,10 @@ class Hypothesis:
         moved[2] = math.remainder(moved[2], 2.0 * math.pi)
         rest = np.eye(4) - weight
         covariance = rest @ self.covariance @ rest.T + weight @ noise @ weight.T
-        return Hypothesis(moved, covariance, self.origin, self.log_odds + gain, self.supports + 1)
+        return Hypothesis(
+            moved, covariance, self.origin, self.log_odds + gain, self.supports + 1,
+            map_sigma=fix.map_sigma,
+        )  # fmt: skip
 
     def doubted(self, loss: float) -> Hypothesis:
         """Return the hypothesis with its odds lowered."""
@@ -145,9 +155,12 @@ class Hypothesis:
 
 
 def _measured(fix: FrameFix, widened: float) -> tuple[Vector, Vector]:
-    """Return a fix as a measurement (4,) of a hypothesis's mean, and its covariance."""
+    """Return a fix as a measurement (4,) of a hypothesis's mean, and its covariance.
+
+    Without what all fixes on the map have in common.
+    """
     covariance = np.zeros((4, 4))
-    covariance[:2, :2] = fix.covariance
+    covariance[:2, :2] = fix.covariance - np.eye(2) * fix.map_sigma**2
     covariance[2, 2] = max(fix.heading_sigma, HEADING_FLOOR) ** 2
     covariance[3, 3] = max(fix.reach_sigma, REACH_FLOOR) ** 2
     mean = np.array([fix.east, fix.north, fix.heading, math.log(fix.reach)])

@@ -35,8 +35,9 @@ class Search:
         matched: pairs of view and tile at most that the matcher gets at once.
         neighbours: further tiles around a place.
         second_looks: places at most that a frame is turned and scaled for.
-        map_sigma: m, error of the map itself at one spot, for the covariance; 0 takes one pixel of
-            the tiles. Satellite pictures are off by metres where orthophotos are not.
+        map_sigma: m, error of the map as a whole, for the covariance, besides the one pixel of the
+            tiles that it errs from spot to spot. Satellite pictures are off by metres where
+            orthophotos are not.
         rules: of acceptance.
     """
 

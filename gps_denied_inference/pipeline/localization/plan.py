@@ -86,6 +86,8 @@ class Plan:
         bounds: of the similarity between such a view and the map.
         region: where the axis may meet the ground; None = anywhere.
         gravity: unit vector in the camera's frame.
+        tile_sigma: m, error of the map from one spot to another.
+        map_sigma: m, error of the map as a whole.
     """
 
     level: int
@@ -97,6 +99,7 @@ class Plan:
     height_share: float
     gravity_sigma: float
     focal_sigma: float
+    tile_sigma: float
     map_sigma: float
 
     def known(self, height: float) -> Known:
@@ -107,7 +110,7 @@ class Plan:
             self.gravity,
             self.gravity_sigma,
             self.focal_sigma,
-            self.map_sigma,
+            math.hypot(self.tile_sigma, self.map_sigma),
         )
 
 
@@ -118,7 +121,7 @@ def plan(prior: Prior, optics: Optics, info: MapInfo, map_sigma: float = 0.0) ->
         prior: what is known.
         optics: the lens.
         info: of the map.
-        map_sigma: m, error of the map itself; 0 takes one pixel of the tiles.
+        map_sigma: m, error of the map as a whole, besides one pixel of the tiles from spot to spot.
     """
     camera, gravity = optics.camera, prior.gravity
     side = max(camera.width / camera.matrix[0, 0], camera.height / camera.matrix[1, 1])
@@ -145,7 +148,8 @@ def plan(prior: Prior, optics: Optics, info: MapInfo, map_sigma: float = 0.0) ->
         share,
         prior.down_sigma if prior.down_sigma is not None else UNKNOWN_TILT,
         optics.focal_sigma,
-        map_sigma or MAP_SIGMA_PX * levels[level],
+        MAP_SIGMA_PX * levels[level],
+        map_sigma,
     )
 
 

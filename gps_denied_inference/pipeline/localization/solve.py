@@ -81,7 +81,7 @@ def _solve(
             break
         start, indices, ground = found.pose, place.pairs.indices[rows], place.pairs.ground[rows]
     assert found is not None
-    return _as_fix(found, place, rays[indices], ground, searched, runner_up, prior)
+    return _as_fix(found, place, rays[indices], ground, searched, runner_up, prior, todo.map_sigma)
 
 
 def _agreeing(place: Place, rays: npt.NDArray[np.float64], pose: Pose) -> npt.NDArray[np.int64]:
@@ -116,6 +116,7 @@ def _as_fix(
     searched: int,
     runner_up: int,
     prior: Prior,
+    map_sigma: float,
 ) -> FrameFix:
     pose, knows_tilt = found.pose, prior.down is not None
     return FrameFix(
@@ -135,4 +136,5 @@ def _as_fix(
         ground=np.column_stack([ground.real, ground.imag]),
         rms=found.rms_px * place.gsd,
         confidence=confidence(place, searched),
+        map_sigma=map_sigma,
     )

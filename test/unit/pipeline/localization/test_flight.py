@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cmath
+import dataclasses
 import math
 
 import numpy as np
@@ -193,6 +194,28 @@ class TestFlightFilter:
         vector = np.array([(estimate.at - flight.at).real, (estimate.at - flight.at).imag])
         assert vector @ np.linalg.solve(estimate.covariance, vector) < 13.8
         assert flight.off(estimate) < 8.0
+
+    def test_a_place_that_says_nothing_does_not_draw_it_however_wide_the_gate(self):
+        _, carried = located()
+        carried.move(None, 1.0)
+        before = carried.estimate
+        weak = fix(before.at + 15.0, before.heading, before.reach, inliers=10)
+        carried.update(unsure(weak))
+        assert carried.estimate.at == before.at
+        assert np.allclose(carried.estimate.covariance, before.covariance)
+        assert carried.estimate.silent > 0
+
+    def test_the_maps_own_error_does_not_average_out(self):
+        flight, carried = Flight(), FlightFilter(WIDTH)
+        for _ in range(12):
+            carried.move(flight.step(), 0.1)
+            seen = dataclasses.replace(
+                flight.fix(), covariance=np.eye(2) * (1.0 + 3.0**2), map_sigma=3.0
+            )
+            carried.update(found(seen))
+        variances = np.linalg.eigvalsh(carried.estimate.covariance)
+        assert variances[0] > 3.0**2
+        assert variances[1] < 3.0**2 + 1.0
 
     def test_a_fix_outside_the_gate_does_not_draw_it(self):
         flight, carried = located()

@@ -121,10 +121,10 @@ class TestPlan:
         assert 1.06 < tight.most_scale < loose.most_scale < 1.8
         assert tight.least_scale == pytest.approx(1.0 / tight.most_scale)
 
-    def test_the_maps_own_error_is_a_pixel_unless_it_is_said(self):
+    def test_the_maps_own_error_is_a_pixel_and_what_is_said_of_it(self):
         prior = Prior(height=85.0, height_sigma=2.0)
         assert plan(prior, OPTICS, INFO).known(85.0).map_sigma == GSD
-        assert plan(prior, OPTICS, INFO, 3.0).known(85.0).map_sigma == 3.0
+        assert plan(prior, OPTICS, INFO, 3.0).known(85.0).map_sigma == math.hypot(GSD, 3.0)
 
     def test_a_leaning_camera_is_searched_where_its_axis_goes(self):
         prior = Prior(
