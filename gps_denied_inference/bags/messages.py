@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from gps_denied_inference.pipeline.feature_cloud import FeatureCloud
 from gps_denied_inference.pipeline.frame_quality import FrameQuality
 from gps_denied_inference.session import FrameResult
 from gps_denied_inference.storage.share import shared_path
@@ -14,6 +15,7 @@ from gps_denied_inference.storage.share import shared_path
 PACKAGE = "gps_denied_inference"
 FEATURE_ARRAY = f"{PACKAGE}/msg/FeatureArray"
 MATCH_ARRAY = f"{PACKAGE}/msg/MatchArray"
+POINT_CLOUD = "sensor_msgs/msg/PointCloud"
 
 _MODEL_NONE = 0
 _MODEL_TYPES = {"homography": 1, "fundamental": 2}
@@ -97,6 +99,16 @@ class MessageMaker:
             inlier_count=int(geometry.inliers.sum()) if geometry else 0,
             inlier_rms=float(geometry.rms) if geometry else float("nan"),
             confidence=float(geometry.confidence) if geometry else float("nan"),
+        )
+
+    def point_cloud(self, cloud: FeatureCloud, header: Any) -> Any:
+        """Return a PointCloud; ``header`` is one of this store's."""
+        point = self._types["geometry_msgs/msg/Point32"]
+        channel = self._types["sensor_msgs/msg/ChannelFloat32"]
+        return self._types[POINT_CLOUD](
+            header=header,
+            points=[point(*map(float, row)) for row in cloud.points],
+            channels=[channel(name=name, values=values) for name, values in cloud.channels],
         )
 
 

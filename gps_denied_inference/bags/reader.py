@@ -23,11 +23,13 @@ from gps_denied_inference.bags.layout import METADATA, data_files
 from gps_denied_inference.errors import ConfigurationError, FrameError, UnknownNameError
 from gps_denied_inference.images.compressed import compressed_to_array
 from gps_denied_inference.images.raw import image_to_array
+from gps_denied_inference.pipeline.camera import calibration_beside
 
 IMAGE_TYPES = {
     "sensor_msgs/msg/Image": False,
     "sensor_msgs/msg/CompressedImage": True,
 }
+CALIBRATION_TYPE = "sensor_msgs/msg/CameraInfo"
 _MOST_METADATA = 1 << 26  # bytes
 _MOST_MESSAGES = 1 << 40
 
@@ -224,6 +226,30 @@ class Bag:
                 )
                 for file in [part.path] if part.path.is_file() else data_files(part.path):
                     yield from self._salvaged(file, last)
+
+    def calibration(self) -> Any:
+        """Return the first message on the ``camera_info`` topic beside the images'; None = none."""
+        topic = calibration_beside(self.topic)
+        for part in self._parts:
+            try:
+                if part.is_damaged:
+                    for name, kind, _, data in damaged.records(part.path, []):
+                        if (name, kind) == (topic, CALIBRATION_TYPE):
+                            return self._typestore.deserialize_cdr(data, kind)
+                    continue
+                with self._open(part.path) as reader:
+                    chosen = [
+                        c
+                        for c in reader.connections
+                        if (c.topic, c.msgtype) == (topic, CALIBRATION_TYPE)
+                    ]
+                    for connection, _, data in reader.messages(chosen) if chosen else ():
+                        return reader.typestore.deserialize_cdr(data, connection.msgtype)
+            except Exception as error:  # noqa: BLE001 - as above and below: damaged bytes
+                self.notes.append(
+                    f"the camera_info of {part.path.name} cannot be read ({_one_line(error)})"
+                )
+        return None
 
     def _indexed(self, path: Path) -> Iterator[BagImage]:
         with self._open(path) as reader:

@@ -16,22 +16,31 @@ from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
 from gps_denied_inference.bags.messages import (
     FEATURE_ARRAY,
     MATCH_ARRAY,
+    POINT_CLOUD,
     MessageMaker,
     typestore,
 )
-from gps_denied_inference.bags.reader import Bag
+from gps_denied_inference.bags.reader import Bag, BagImage
 from gps_denied_inference.errors import (
     ConfigurationError,
     FrameError,
+    GpsDeniedInferenceError,
     InvalidOutputError,
     StorageError,
 )
+from gps_denied_inference.pipeline.camera import (
+    CameraModel,
+    calibration_beside,
+    calibration_fields,
+)
+from gps_denied_inference.pipeline.feature_cloud import FeatureCloudBuilder
 from gps_denied_inference.runtimes.contract import Progress, Readback
 from gps_denied_inference.session import FrameResult, InferenceSession
 from gps_denied_inference.settings import Settings
 
 FEATURES_TOPIC = "/inference_node/features"
 MATCHES_TOPIC = "/inference_node/matches"
+CLOUD_TOPIC = "/inference_node/feature_cloud"
 _BAG_VERSION = 9
 _NANOSECOND = 1e-9
 
@@ -82,7 +91,9 @@ def replay(
 ) -> ReplayResult:
     """Run every image of a bag through a session and write the results as a rosbag2 in MCAP.
 
-    Messages carry the header of their image and the time at which the bag recorded it.
+    Messages carry the header of their image and the time at which the bag recorded it. With tracks,
+    and where the bag has a ``camera_info`` beside its images, the first of it calibrates a cloud of
+    every tracked frame.
 
     Args:
         destination: folder of the new bag; it must not exist.
@@ -131,9 +142,32 @@ class _Replay:
         self._matches = None
         if settings.task != "extract":
             self._matches = writer.add_connection(MATCHES_TOPIC, MATCH_ARRAY, typestore=store)
+        self._clouds: Any = None
+        self._builder: FeatureCloudBuilder | None = None
+        self._no_cloud = ""
+
+    def _calibrate(self, bag: Bag) -> None:
+        """Make ready for clouds, or note what they lack."""
+        settings, topic = self._settings, calibration_beside(bag.topic)
+        message = bag.calibration()
+        if message is None:
+            self._no_cloud = f"the bag has no {topic}"
+            return
+        try:
+            self._builder = FeatureCloudBuilder(
+                CameraModel.from_info(**calibration_fields(message)),
+                settings.cloud_layout,
+                settings.cloud_max_points,
+            )
+        except GpsDeniedInferenceError as error:
+            self._no_cloud = f"{topic} was refused: {error}"
+            return
+        self._clouds = self._writer.add_connection(CLOUD_TOPIC, POINT_CLOUD, typestore=self._store)
 
     def run(self, bag: Bag, on_frame: Callable[[int], None]) -> ReplayResult:
         done = ReplayResult(readback=self._session.readback)
+        if self._settings.keeps_tracks:
+            self._calibrate(bag)
         begin = time.perf_counter()
         first = last = None
         for image in bag.images():
@@ -167,8 +201,11 @@ class _Replay:
             done.answered += 1
             done.model, done.model_sha256 = result.features.model, result.features.model_sha256
             self._write(result, header, image.recorded_ns)
+            self._write_cloud(result, header, image)
         done.duration = time.perf_counter() - begin
         done.notes = list(bag.notes)
+        if self._no_cloud:
+            done.notes.append(f"no feature_cloud: {self._no_cloud}")
         if first is not None and last is not None:
             done.recorded = (last - first) * _NANOSECOND
         return done
@@ -186,6 +223,18 @@ class _Replay:
             self._settings.matcher,
         )
         self._put(self._matches, matches, MATCH_ARRAY, recorded_ns)
+
+    def _write_cloud(self, result: FrameResult, header: object, image: BagImage) -> None:
+        if self._builder is None or result.track is None:
+            return
+        try:
+            cloud = self._builder.build(result.track, image.stamp_ns)
+        except FrameError as error:
+            self._no_cloud = str(error)
+            return
+        if cloud is not None:
+            message = self._make.point_cloud(cloud, header)
+            self._put(self._clouds, message, POINT_CLOUD, image.recorded_ns)
 
     def _no_header(self) -> object:
         """The empty header of a reference that is a file."""

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 HELP = (
     "Run every image of a rosbag2 (db3 or mcap) through the same pipeline as the node's, as fast "
-    "as it goes and without ROS, and write features (and matches) as a rosbag2 in MCAP."
+    "as it goes and without ROS, and write features (and matches, and the clouds of tracks) as a "
+    "rosbag2 in MCAP."
 )
 
 

@@ -27,7 +27,7 @@ from gps_denied_inference.node.frame_worker import FrameWorker
 from gps_denied_inference.node.side_input import SideInput
 from gps_denied_inference.node.silence import silence
 from gps_denied_inference.node.topics import calibration_topic
-from gps_denied_inference.pipeline.camera import CameraModel
+from gps_denied_inference.pipeline.camera import CameraModel, calibration_fields
 from gps_denied_inference.pipeline.sequence import UNSUPPORTED, SequenceWatch
 from gps_denied_inference.pipeline.task_health import Finding
 from gps_denied_inference.settings import Settings
@@ -165,23 +165,14 @@ class FrameInputs:
         return image_to_array(message, *how, convert_others=cv_bridge_convert())
 
     def _calibrate(self, message: CameraInfo) -> None:
-        calibration = (
-            message.distortion_model,
-            tuple(message.k),
-            tuple(message.d),
-            message.width,
-            message.height,
-        )
-        roi = message.roi
-        binning = (message.binning_x, message.binning_y)
-        cut = (roi.x_offset, roi.y_offset, roi.width, roi.height)
+        fields = calibration_fields(message)
         # As text, since NaN is never equal to itself.
-        text = repr((calibration, binning, cut))
+        text = repr(fields)
         if text == self._calibration:
             return  # drivers repeat it with every frame
         self._calibration = text
         try:
-            self.camera_model = CameraModel.from_info(*calibration, binning=binning, roi=cut)
+            self.camera_model = CameraModel.from_info(**fields)
             self.calibration_refused = ""
         except GpsDeniedInferenceError as error:
             self.camera_model, self.calibration_refused = None, str(error)

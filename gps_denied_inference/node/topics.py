@@ -6,16 +6,9 @@ import sys
 
 from rclpy.node import Node
 
+from gps_denied_inference.pipeline.camera import calibration_beside
+
 CALIBRATION = "camera_info"
-
-
-def calibration_beside(image_topic: str) -> str:
-    """Return the ``camera_info`` beside an image topic, as image_transport's subscribers have it.
-
-    ``/cam/image_raw`` and ``/cam/image_raw/compressed`` both give ``/cam/camera_info``.
-    """
-    base = image_topic.removesuffix("/compressed")
-    return base[: base.rfind("/") + 1] + CALIBRATION
 
 
 def calibration_topic(node: Node, image_topic: str) -> str:

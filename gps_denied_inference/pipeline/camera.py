@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -177,6 +178,33 @@ class CameraModel:
                 space, np.zeros(3), np.zeros(3), self.matrix, self.distortion
             )
         return np.asarray(pixels, np.float64).reshape(-1, 2)
+
+
+def calibration_beside(image_topic: str) -> str:
+    """Return the ``camera_info`` beside an image topic, as image_transport's subscribers have it.
+
+    ``/cam/image_raw`` and ``/cam/image_raw/compressed`` both give ``/cam/camera_info``.
+    """
+    base = image_topic.removesuffix("/compressed")
+    return base[: base.rfind("/") + 1] + "camera_info"
+
+
+def calibration_fields(message: Any) -> dict[str, Any]:
+    """Return the arguments of :meth:`CameraModel.from_info` that a message gives.
+
+    Args:
+        message: ``sensor_msgs/CameraInfo``, of rclpy or of ``rosbags``.
+    """
+    roi = message.roi
+    return {
+        "distortion_model": message.distortion_model,
+        "k": tuple(message.k),
+        "d": tuple(message.d),
+        "width": message.width,
+        "height": message.height,
+        "binning": (message.binning_x, message.binning_y),
+        "roi": (roi.x_offset, roi.y_offset, roi.width, roi.height),
+    }
 
 
 def _lens(name: str, distortion: Points) -> tuple[str, Points]:

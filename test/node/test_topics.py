@@ -9,7 +9,7 @@ import pytest
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2: rclpy is not installed here")
 
 from gps_denied_inference.node.node import InferenceNode  # noqa: E402
-from gps_denied_inference.node.topics import calibration_beside  # noqa: E402
+from gps_denied_inference.pipeline.camera import calibration_beside  # noqa: E402
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from gps_denied_inference.bags.replay import replay
 from gps_denied_inference.cli import replay as command
 from gps_denied_inference.cli.main import main
 from gps_denied_inference.errors import ConfigurationError, StorageError, UnknownNameError
+from gps_denied_inference.pipeline.camera import CameraModel, calibration_fields
+from gps_denied_inference.pipeline.feature_cloud import LAYOUTS
 from gps_denied_inference.settings import Settings
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -107,6 +109,94 @@ def test_tracks_and_matches_to_the_key_frame(tmp_path: Path, bag: Path) -> None:
         assert len(first.inliers) == 0
     else:
         assert int(first.inliers.sum()) == first.inlier_count
+
+
+CAMERA = "sensor_msgs/msg/CameraInfo"
+
+
+def camera_info(width: int = 128, focal: float = 100.0):
+    stamp = TYPES["builtin_interfaces/msg/Time"](sec=7, nanosec=0)
+    return TYPES[CAMERA](
+        header=TYPES["std_msgs/msg/Header"](stamp=stamp, frame_id="cam"),
+        height=96,
+        width=width,
+        distortion_model="plumb_bob",
+        d=np.array([-0.1, 0.0, 0.0, 0.0, 0.0]),
+        k=np.array([focal, 0.0, 63.5, 0.0, focal, 47.5, 0.0, 0.0, 1.0]),
+        r=np.eye(3).ravel(),
+        p=np.zeros(12),
+        binning_x=0,
+        binning_y=0,
+        roi=TYPES["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False),
+    )
+
+
+def calibrated_bag(path: Path, calibration, topic: str = "/cam/camera_info") -> Path:
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        images = writer.add_connection("/cam/image_raw", KIND, typestore=STORE)
+        infos = writer.add_connection(topic, CAMERA, typestore=STORE)
+        for index in range(5):
+            writer.write(images, 50_000_000 * index, STORE.serialize_cdr(image(index), KIND))
+            if index == 2:  # calibrations may be recorded late
+                writer.write(infos, 50_000_000 * index, STORE.serialize_cdr(calibration, CAMERA))
+    return path
+
+
+def clouds_of(written: list) -> list:
+    return [message for topic, _, message in written if topic == "/inference_node/feature_cloud"]
+
+
+def test_clouds_of_tracks_need_only_the_calibration_beside_the_images(tmp_path: Path) -> None:
+    settings = fake(tmp_path, task="track", cloud_layout="vins_fusion", cloud_max_points=20)
+    bag = Bag(calibrated_bag(tmp_path / "bag", camera_info()))
+    result = replay(bag, settings, tmp_path / "out")
+    assert result.notes == []
+    written = messages(tmp_path / "out")
+    clouds = clouds_of(written)
+    tracked = {
+        message.header.stamp.nanosec: message
+        for topic, _, message in written
+        if topic == "/inference_node/features"
+    }
+    assert [cloud.header.stamp.nanosec for cloud in clouds] == [1, 2, 3, 4]
+    for cloud in clouds:
+        assert cloud.header.frame_id == "cam"
+        assert 0 < len(cloud.points) <= 20
+        channels = {channel.name: channel.values for channel in cloud.channels}
+        assert list(channels) == list(LAYOUTS["vins_fusion"])
+        normal = np.array([(point.x, point.y, point.z) for point in cloud.points])
+        assert (normal[:, 2] == 1.0).all()
+        lens = CameraModel.from_info(**calibration_fields(camera_info()))
+        pixels = np.column_stack([channels["u"], channels["v"]])
+        assert np.abs(lens.project(normal[:, :2]) - pixels).max() < 0.01
+        keypoints = tracked[cloud.header.stamp.nanosec].keypoints.reshape(-1, 2)
+        assert {tuple(p) for p in pixels.tolist()} <= {tuple(p) for p in keypoints.tolist()}
+
+
+@pytest.mark.parametrize(
+    ("calibration", "topic", "note"),
+    [
+        (camera_info(), "/other/camera_info", "the bag has no /cam/camera_info"),
+        (camera_info(focal=0.0), "/cam/camera_info", "/cam/camera_info was refused: "),
+        (camera_info(width=640), "/cam/camera_info", "camera_info describes 640 x 96 px"),
+    ],
+)
+def test_what_clouds_lack_is_noted(tmp_path: Path, calibration, topic: str, note: str) -> None:
+    bag = Bag(calibrated_bag(tmp_path / "bag", calibration, topic))
+    result = replay(bag, fake(tmp_path, task="track"), tmp_path / "out")
+    assert result.answered == 5
+    assert clouds_of(messages(tmp_path / "out")) == []
+    assert [line for line in result.notes if line.startswith(f"no feature_cloud: {note}")]
+
+
+def test_a_calibration_is_read_from_a_bag_that_breaks_off(tmp_path: Path) -> None:
+    path = calibrated_bag(tmp_path / "bag", camera_info())
+    (path / "metadata.yaml").unlink()
+    file = path / "bag.mcap"
+    file.write_bytes(file.read_bytes()[:-40])
+    bag = Bag(path)
+    assert any("damaged" in note for note in bag.notes)
+    assert bag.calibration().k[0] == 100.0
 
 
 def test_matches_to_a_reference_file(tmp_path: Path, bag: Path) -> None:
