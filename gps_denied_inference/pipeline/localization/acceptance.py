@@ -6,6 +6,7 @@ measure: repeated fields, roofs and roads agree with a wrong place far better th
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,6 +96,12 @@ def confidence(place: Place, searched: int) -> float:
         place: with all pairs of its tiles.
         searched: pairs of view and tile that were matched, each of which could have given one.
     """
+    return _alone(place) - math.log10(max(searched, 1))
+
+
+@functools.lru_cache(maxsize=8)  # asked for several times while one frame is searched
+def _alone(place: Place) -> float:
+    """Return the confidence of a place that was the only one searched."""
     view = place.sight.view
     indices, ground = place.pairs.indices, place.pairs.ground
     residuals = np.abs(place.similarity(place.sight.plane[indices]) - ground)
@@ -108,8 +115,7 @@ def confidence(place: Place, searched: int) -> float:
         query, reference, (width, height), (float(np.ptp(ground.real)) / place.gsd + 1.0,
         float(np.ptp(ground.imag)) / place.gsd + 1.0), inside(query, (width, height)), joint=True,
     )  # fmt: skip
-    found = chance.confidence(evidence, _matrix(place, corner), "similarity", THRESHOLD_PX)
-    return float(found - math.log10(max(searched, 1)))
+    return chance.confidence(evidence, _matrix(place, corner), "similarity", THRESHOLD_PX)
 
 
 def _matrix(place: Place, corner: complex) -> npt.NDArray[np.float64]:

@@ -20,6 +20,8 @@ from gps_denied_inference.pipeline.localization.prior import cross, rotation
 Points = npt.NDArray[np.float64]
 
 ITERATIONS = 12
+SETTLED_PX = 0.02
+"""px of the tile: once no pair moves further in a step, the pose stays as it is."""
 CELLS = 4
 """Residuals in one cell of a CELLS x CELLS grid over the pairs share relief, shadows and the map's
 own distortion: the covariance takes each cell as one piece of evidence."""
@@ -246,7 +248,7 @@ def estimate(
         gradient = weighted @ here.ravel() + prior_slope.T @ known.residuals(pose)
         step = -np.linalg.solve(information + 1e-9 * np.diag(np.diag(information)), gradient)
         pose = pose.moved(step)
-        if abs(step[0]) + abs(step[1]) < 1e-3 * gsd and np.abs(step[2:]).max() < 1e-6:
+        if np.abs(slopes @ step).max() < SETTLED_PX:
             break
     here, slopes = deviations(pose)
     prior_slope = known.slopes(pose)

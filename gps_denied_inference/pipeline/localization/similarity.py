@@ -17,6 +17,8 @@ Mask = npt.NDArray[np.bool_]
 
 SAMPLES = 600
 """Pairs of pairs tried: with one right pair in ten, both of a sample are right six times."""
+POLISHED = 5
+"""Best samples that are fitted to their inliers."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,13 @@ def search(
     b = w[first] - a * z[first]
     # Truncated squares rank models of equal count by how well their inliers fit (MSAC).
     cost = np.minimum(_squares(a, b, z, w), threshold**2).sum(axis=1)
-    order = np.argsort(cost)[:5]
     best: Agreement | None = None
-    for index in order:
-        found = _polish(z, w, Similarity(a[index], b[index]), threshold, bounds)
+    for index in np.argsort(cost)[:POLISHED]:
+        similarity = Similarity(a[index], b[index])
+        inliers = np.abs(similarity(z) - w) < threshold
+        if best is not None and np.array_equal(inliers, best.inliers):
+            continue
+        found = _polish(z, w, similarity, inliers, threshold, bounds)
         if found is not None and (
             best is None or (found.count, -found.rms) > (best.count, -best.rms)
         ):
@@ -157,10 +162,10 @@ def fit(z: Complex, w: Complex) -> Similarity | None:
 
 
 def _polish(
-    z: Complex, w: Complex, start: Similarity, threshold: float, bounds: Bounds
+    z: Complex, w: Complex, start: Similarity, inliers: Mask, threshold: float, bounds: Bounds
 ) -> Agreement | None:
     """Fit to the inliers until they stay the same."""
-    similarity, inliers = start, np.abs(start(z) - w) < threshold
+    similarity = start
     for _ in range(5):
         fitted = fit(z[inliers], w[inliers])
         if fitted is None or not bounds.hold(np.array([fitted.a]))[0]:

@@ -31,6 +31,7 @@ from gps_denied_inference.errors import (
     UnsupportedDeviceError,
 )
 from gps_denied_inference.runtimes.contract import TensorSpec
+from gps_denied_inference.runtimes.onnx_runtime.device_input import DeviceInput
 from gps_denied_inference.runtimes.serial_thread import SerialThread
 from gps_denied_inference.runtimes.specs import Precision
 
@@ -142,7 +143,7 @@ class OrtSession:
         self._inputs = inputs
         self._output_names = [spec.name for spec in outputs]
         self._binding: Any = None
-        self._input_values: list[Any] = []
+        self._device_inputs: list[DeviceInput] = []
         self._output_values: list[Any] = []
         self._session: Any = None
         self._thread = SerialThread("onnxruntime engine") if settings.cuda_graph else None
@@ -180,8 +181,8 @@ class OrtSession:
         if self._binding is None:
             feed = {spec.name: array for spec, array in zip(self._inputs, arrays, strict=True)}
             return list(self._session.run(self._output_names, feed))
-        for value, array in zip(self._input_values, arrays, strict=True):
-            value.update_inplace(array)
+        for value, array in zip(self._device_inputs, arrays, strict=True):
+            value.update(array)
         self._session.run_with_iobinding(self._binding)
         return [value.numpy() for value in self._output_values]
 
@@ -192,7 +193,7 @@ class OrtSession:
         # The binding refers to the session and to the values: they go in this order, and the
         # collector takes what cycles would keep alive.
         self._binding = None
-        self._input_values.clear()
+        self._device_inputs.clear()
         self._output_values.clear()
         self._session = None
         gc.collect()
@@ -203,7 +204,7 @@ class OrtSession:
         for spec in inputs:
             value = onnxruntime.OrtValue.ortvalue_from_numpy(spec.zeros(), "cuda", index)
             self._binding.bind_ortvalue_input(spec.name, value)
-            self._input_values.append(value)
+            self._device_inputs.append(DeviceInput(value, spec.zeros()))
         for spec in outputs:
             value = onnxruntime.OrtValue.ortvalue_from_numpy(spec.zeros(), "cuda", index)
             self._binding.bind_ortvalue_output(spec.name, value)
