@@ -97,7 +97,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     with opened(args) as (store, networks, watched):
         info = store.info
         size = (info.tile_px, info.tile_px)
-        localizer = FrameLocalizer(store, watched, watched, size, store.describe)
+        localizer = FrameLocalizer(
+            store, watched, watched, size, store.describe, threads=args.threads
+        )
         records = read_frames(args.frames, info)
         priors = PriorMaker(PriorOptions(position_sigma=args.prior_sigma))
         camera = args.frames / "camera.json"

@@ -89,8 +89,9 @@ class Locator:
         size = (info.tile_px, info.tile_px)
         search = Search(map_sigma=settings.map_sigma)
         self._localizer = FrameLocalizer(
-            self.store, extractor, matcher, size, self.store.describe, search
-        )
+            self.store, extractor, matcher, size, self.store.describe, search,
+            settings.localization_threads,
+        )  # fmt: skip
 
     @property
     def info(self) -> MapInfo:

@@ -129,6 +129,7 @@ def _evaluate(
             (info.tile_px, info.tile_px),
             store.describe,
             Search(map_sigma=_map_sigma(args.map_sigma)),
+            settings.threads,
         )
         priors = PriorOptions(
             args.prior_sigma, _sigma(args.height_sigma, "--height-sigma"),

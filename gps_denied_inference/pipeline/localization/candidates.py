@@ -7,6 +7,7 @@ global descriptor, and a vote of nearest neighbours among the local features.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -113,11 +114,22 @@ def vote(sight: Sight, tile: Tile) -> float:
 
 
 def shortlist(
-    sights: Sequence[Sight], tiles: Iterable[Tile], most: int
+    sights: Sequence[Sight], tiles: Iterable[Tile], most: int, threads: int = 1
 ) -> list[tuple[Sight, Tile]]:
-    """Return the pairs of view and tile with the most votes, best first."""
+    """Return the pairs of view and tile with the most votes, best first.
+
+    Args:
+        sights: views.
+        tiles: all are voted on, where there are more than ``most`` pairs.
+        most: pairs.
+        threads: that vote side by side, at least 1.
+    """
     pairs = [(sight, tile) for tile in tiles for sight in sights]
     if len(pairs) <= most:
         return pairs
-    votes = np.array([vote(sight, tile) for sight, tile in pairs])
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            votes = np.array(list(pool.map(lambda pair: vote(*pair), pairs)))
+    else:
+        votes = np.array([vote(sight, tile) for sight, tile in pairs])
     return [pairs[index] for index in np.argsort(-votes, kind="stable")[:most]]

@@ -51,6 +51,7 @@ class Tools:
         matcher: for that network.
         size: width and height of the extractor's input, px.
         describe: makes the map's kind of global descriptor; None leaves it out.
+        threads: CPU threads that vote for tiles.
     """
 
     source: TileSource
@@ -58,6 +59,7 @@ class Tools:
     matcher: Matcher
     size: tuple[int, int]
     describe: sieve.Describe | None
+    threads: int
 
 
 class Hunt:
@@ -106,7 +108,7 @@ class Hunt:
             )  # fmt: skip
         with self._timed("vote"):
             tiles = (self._tools.source.load(int(id)) for id in ids)
-            chosen = sieve.shortlist(sights, tiles, matched)
+            chosen = sieve.shortlist(sights, tiles, matched, self._tools.threads)
         for start in range(0, len(chosen), AT_ONCE):
             if start and enough(self.places()):
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
 
@@ -61,6 +62,7 @@ class FrameLocalizer:
         size: width and height of the extractor's input, px.
         describe: makes the map's kind of global descriptor; None leaves it out.
         search: how far the search goes.
+        threads: CPU threads that vote for tiles, 0 = as many as there are cores.
     """
 
     def __init__(
@@ -71,8 +73,10 @@ class FrameLocalizer:
         size: tuple[int, int],
         describe: Describe | None = None,
         search: Search | None = None,
+        threads: int = 1,
     ) -> None:
-        self._tools = Tools(source, extractor, matcher, size, describe)
+        threads = threads or len(os.sched_getaffinity(0))
+        self._tools = Tools(source, extractor, matcher, size, describe, threads)
         self._search = search or Search()
 
     def locate(self, frame: Image, prior: Prior, optics: Optics) -> Attempt:

@@ -195,6 +195,7 @@ class TestCandidates:
         wrong = world.sight(complex(4000.0, 0.0), strangers=90)
         chosen = candidates.shortlist([wrong, right], world.tiles, 4)
         assert len(chosen) == 4
+        assert chosen == candidates.shortlist([wrong, right], world.tiles, 4, threads=3)
         sight, tile = chosen[0]
         assert sight is right
         assert abs(tile.east + 64.0 - 100.0) <= 64.0
