@@ -10,8 +10,9 @@ import threadpoolctl
 
 from gps_denied_inference.engines.cache import EngineCache
 from gps_denied_inference.engines.gate import EngineGate
-from gps_denied_inference.errors import ConfigurationError, UnknownNameError
+from gps_denied_inference.errors import ConfigurationError, InvalidParameterError, UnknownNameError
 from gps_denied_inference.models import zoo
+from gps_denied_inference.models.registry import default_registry
 from gps_denied_inference.pipeline.extractor import Extractor
 from gps_denied_inference.pipeline.matcher import EngineMatcher, Matcher, MutualNearestNeighbour
 from gps_denied_inference.runtimes import create_runtime
@@ -75,21 +76,45 @@ class Networks:
         if not os.environ.get("OPENBLAS_NUM_THREADS"):
             self._numpy_threads = threadpoolctl.threadpool_limits(1, user_api="blas")
 
+    @property
+    def batch(self) -> int:
+        """Images that the extractor takes at a time: parameter ``engine_batch``.
+
+        Raises:
+            InvalidParameterError: the model takes one at a time only.
+        """
+        settings = self.settings
+        architecture = zoo.get(settings.model).architecture
+        batches = architecture in default_registry and default_registry.get(architecture).batches
+        if settings.engine_batch == 0:
+            on_gpu = self.selection.device.startswith("cuda")
+            return len(settings.cameras) if on_gpu and batches else 1
+        if settings.engine_batch > 1 and not batches:
+            raise InvalidParameterError(
+                "engine_batch", settings.engine_batch, f"0 or 1 with model '{settings.model}'"
+            )
+        return settings.engine_batch
+
     def extractor(
-        self, max_keypoints: int, width: int | None = None, height: int | None = None
+        self,
+        max_keypoints: int,
+        width: int | None = None,
+        height: int | None = None,
+        batch: int = 1,
     ) -> Extractor:
         """Load the extractor.
 
         Args:
             max_keypoints: K.
             width, height: px of its image; None = the settings'.
+            batch: images that it takes at a time.
 
         Raises:
             GpsDeniedInferenceError: the engine cannot be had.
         """
         settings = self.settings
         size = (width or settings.image_width, height or settings.image_height)
-        handle = self._load(settings.model, "extractor", max_keypoints, size)
+        handle = self._load(settings.model, "extractor", max_keypoints, size, batch)
         return Extractor(self._runtime, handle)
 
     def matcher(self, name: str, max_keypoints: int) -> Matcher:
@@ -122,7 +147,7 @@ class Networks:
         return EngineMatcher(self._runtime, self._load(name, "matcher", max_keypoints, size))
 
     def _load(
-        self, name: str, kind: str, max_keypoints: int, size: tuple[int, int]
+        self, name: str, kind: str, max_keypoints: int, size: tuple[int, int], batch: int = 1
     ) -> EngineHandle:
         settings, selection = self.settings, self.selection
         own = settings.weights_file if kind == "extractor" else ""
@@ -150,6 +175,7 @@ class Networks:
             warmup_iterations=settings.warmup_iterations,
             threads=settings.threads,
             cuda_graph=settings.cuda_graph,
+            batch=batch,
             options={"pruning": settings.matcher_pruning} if told else {},
         )
         entry = self._runtime.compile_engine(model, config, self._progress)

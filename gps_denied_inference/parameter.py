@@ -14,6 +14,8 @@ _TYPE_NAMES: dict[type, str] = {
     int: "integer",
     float: "double",
     str: "string",
+    tuple: "string_array",
+    list: "string_array",
     type(None): "unset",
 }
 """ROS's names of the types that a parameter's value comes in."""
@@ -25,7 +27,7 @@ class Parameter:
 
     Attributes:
         name: ROS parameter name.
-        default: its type (bool, int, float, str) is the parameter's type.
+        default: its type (bool, int, float, str, a tuple of str) is the parameter's type.
         description: one sentence.
         unit: SI unit or "" where there is none.
         minimum, maximum: inclusive bounds of numbers.
@@ -35,7 +37,7 @@ class Parameter:
     """
 
     name: str
-    default: bool | int | float | str
+    default: bool | int | float | str | tuple[str, ...]
     description: str
     unit: str = ""
     minimum: float | None = None
@@ -45,7 +47,7 @@ class Parameter:
 
     @property
     def type_name(self) -> str:
-        """The ROS name of the type: "bool", "integer", "double" or "string"."""
+        """The ROS name of the type: "bool", "integer", "double", "string" or "string_array"."""
         return _TYPE_NAMES[type(self.default)]
 
     @property
@@ -68,6 +70,9 @@ class Parameter:
             InvalidParameterError: names the parameter, the value and the bound; of a wrong type,
                 also the type expected and the type given.
         """
+        if isinstance(self.default, tuple):
+            self._check_names(value)
+            return
         if type(value) is not type(self.default):
             given = _TYPE_NAMES.get(type(value), type(value).__name__)
             raise InvalidParameterError(
@@ -77,13 +82,27 @@ class Parameter:
             if self.choices and value not in self.choices:
                 raise InvalidParameterError(self.name, value, self.bound)
             return
-        number = float(value)
+        number = float(cast("float", value))
         if math.isnan(number):
             raise InvalidParameterError(self.name, value, self.bound)
         if self.minimum is not None and number < self.minimum:
             raise InvalidParameterError(self.name, value, self.bound)
         if self.maximum is not None and number > self.maximum:
             raise InvalidParameterError(self.name, value, self.bound)
+
+    def _check_names(self, value: object) -> None:
+        if isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value):
+            return
+        given = _TYPE_NAMES.get(type(value), type(value).__name__)
+        if given == self.type_name:
+            given = "one of other things"
+        raise InvalidParameterError(
+            self.name, value, f"of type {self.type_name}, not {given}: {self.bound}"
+        )
+
+    def held(self, value: object) -> object:
+        """Return a value that passed :meth:`check` as a dataclass of settings holds it."""
+        return tuple(value) if isinstance(value, list) else value
 
 
 def setting(default: object, description: str, **details: Any) -> Any:
@@ -102,7 +121,7 @@ def rows(settings: type) -> tuple[Parameter, ...]:
     return tuple(
         Parameter(
             name=field.name,
-            default=cast("bool | int | float | str", field.default),
+            default=cast("bool | int | float | str | tuple[str, ...]", field.default),
             description=field.metadata["description"],
             choices=get_args(kinds[field.name]) if get_origin(kinds[field.name]) is Literal else (),
             **field.metadata["details"],

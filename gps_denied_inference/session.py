@@ -7,69 +7,49 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from gps_denied_inference.errors import ConfigurationError, FrameError, StorageError
 from gps_denied_inference.images.files import read_image
-from gps_denied_inference.networks import Networks
+from gps_denied_inference.networks import IN_PROCESS_MATCHER, Networks
 from gps_denied_inference.pipeline.extractor import Extractor
 from gps_denied_inference.pipeline.features import Features
-from gps_denied_inference.pipeline.frame_quality import FrameQuality
-from gps_denied_inference.pipeline.geometry import GeometricModel, verify
-from gps_denied_inference.pipeline.matcher import Matcher, Matches
 from gps_denied_inference.pipeline.reference import Reference
-from gps_denied_inference.pipeline.rotations import RotatedReference, RotationMatcher
 from gps_denied_inference.pipeline.task_health import TaskHealth
-from gps_denied_inference.pipeline.tracking.flow import View
-from gps_denied_inference.pipeline.tracking.tracker import Tracker
-from gps_denied_inference.pipeline.tracking.update import TrackUpdate
 from gps_denied_inference.runtimes.contract import EngineHandle, Progress, Readback
 from gps_denied_inference.runtimes.selection import Selection
 from gps_denied_inference.settings import Settings
 from gps_denied_inference.storage.files import user_path
+from gps_denied_inference.stream import Begun, CameraStream, Frame, FrameResult
 
 if TYPE_CHECKING:
     from gps_denied_inference.thermal.state import ThermalState
 
+__all__ = ["Frame", "FrameResult", "InferenceSession", "settings_with"]
 
-@dataclass(frozen=True)
-class FrameResult:
-    """What one frame gave.
+Answer = FrameResult | Exception
+"""What came of a frame: its result, or why there is none."""
 
-    Attributes:
-        features: with track ids and ages for task ``track``.
-        matches: to the previous key frame or to the reference; None where there is none yet.
-        geometry: the model that verified ``matches``; None where none was asked for or found.
-        reference_features: the features that ``matches`` point into.
-        reference_tag: whatever was given with the reference or the key frame (its header).
-        track: everything about the tracks; None unless the task is ``track``.
-        timings: seconds per stage.
-        quality: how well exposed and how sharp the frame is.
-    """
-
-    features: Features
-    matches: Matches | None
-    geometry: GeometricModel | None
-    reference_features: Features | None
-    reference_tag: Any
-    timings: dict[str, float]
-    track: TrackUpdate | None = None
-    quality: FrameQuality | None = None
+T = TypeVar("T")
 
 
 class InferenceSession:
     """Loads what the settings ask for, answers frames, gives everything back.
 
-    Not thread-safe: one thread opens, one worker processes, ``close`` comes after the worker ended.
+    Cameras share the engines; tracks, reference and health are each camera's own. Not thread-safe:
+    one thread opens, one worker processes, ``close`` comes after the worker ended.
 
     Args:
-        settings: valid settings.
+        settings: valid settings; their ``cameras`` are known by their places.
         thermal_source: handed to the runtime's ``thermal_state``.
+
+    Attributes:
+        streams: of each camera, in the order of ``settings.cameras``; empty while nothing is open.
     """
 
     def __init__(
@@ -80,15 +60,9 @@ class InferenceSession:
         self._networks: Networks | None = None
         self._extractor: Extractor | None = None
         self._reduced: Extractor | None = None
-        self._matcher: Matcher | None = None
-        self._tracker: Tracker | None = None
-        self._rotation_matcher: RotationMatcher | None = None
-        self._reference: Reference | None = None
-        self._reference_tag: Any = None
-        self.health = TaskHealth(settings.task)
-        """Whether the task gives its result."""
         self._use_reduced = False
-        self._undetected = 0
+        self._side_by_side: ThreadPoolExecutor | None = None
+        self.streams: tuple[CameraStream, ...] = ()
 
     def open(self, progress: Progress | None = None) -> None:
         """Choose the runtime, gate or build the engines, load and warm up.
@@ -105,23 +79,23 @@ class InferenceSession:
             raise
 
     def _open(self, progress: Progress | None) -> None:
-        settings = self.settings
+        settings, count = self.settings, len(self.settings.cameras)
         networks = self._networks = Networks(settings, progress, self._thermal_source)
-        self._extractor = networks.extractor(settings.max_keypoints)
+        self._extractor = networks.extractor(settings.max_keypoints, batch=networks.batch)
         if settings.thermal_reduced_keypoints:
-            self._reduced = networks.extractor(settings.thermal_reduced_keypoints)
+            reduced = settings.thermal_reduced_keypoints
+            self._reduced = networks.extractor(reduced, batch=networks.batch)
+        matcher = None
         if settings.task != "extract":
-            self._matcher = networks.matcher(settings.matcher, settings.max_keypoints)
-        if settings.keeps_tracks:
-            assert self._matcher is not None
-            self._tracker = Tracker(
-                matcher=self._matcher,
-                geometry=settings.geometry,
-                threshold=settings.geometry_threshold,
-                max_followed=settings.max_followed_frames,
-            )
+            matcher = networks.matcher(settings.matcher, settings.max_keypoints)
+        self.streams = tuple(CameraStream(settings, matcher) for _ in range(count))
+        if count > 1 and settings.matcher == IN_PROCESS_MATCHER:
+            # What runs in an engine takes its turn; the rest of the cameras' work need not.
+            self._side_by_side = ThreadPoolExecutor(count, thread_name_prefix="camera")
         if settings.task == "match" and settings.reference_file:
-            self.set_reference(self._read_reference(settings.reference_file), "file")
+            image = self._read_reference(settings.reference_file)
+            for place in range(count):
+                self.set_reference(image, "file", place)
 
     def _read_reference(self, file: str) -> npt.NDArray[np.uint8]:
         settings = self.settings
@@ -177,39 +151,40 @@ class InferenceSession:
             self._reduced is not None and 0 < limit < self.settings.max_keypoints
         )
 
-    def set_reference(self, image: npt.NDArray[np.uint8], tag: object) -> Features:
-        """Extract and keep the reference's features (task ``match``)."""
+    def set_reference(self, image: npt.NDArray[np.uint8], tag: Any, camera: int = 0) -> Features:
+        """Extract and keep the reference's features of one camera (task ``match``)."""
         if self._extractor is None:
             raise ConfigurationError("no engine is loaded: open the session first")
-        assert self._matcher is not None
-        settings = self.settings
-        reference = Reference(
-            self._extractor, image, settings.reference_angles, settings.reference_scale
-        )
-        self._rotation_matcher = RotationMatcher(
-            self._matcher, settings.geometry, settings.geometry_threshold
-        )
-        self._reference, self._reference_tag = reference, tag
-        return reference.views.all
+        return self.streams[camera].set_reference(self._extractor, image, tag)
 
     @property
     def reference(self) -> Reference | None:
-        """What task ``match`` matches with; None = there is none."""
-        return self._reference
+        """What the first camera's task ``match`` matches with; None = there is none."""
+        return self.streams[0].reference if self.streams else None
 
     @property
     def reference_described(self) -> str:
-        """How the reference is seen, in one line; empty while there is none."""
-        return self._reference.described if self._reference is not None else ""
+        """How the first camera's reference is seen, in one line; empty while there is none."""
+        return self.streams[0].reference_described if self.streams else ""
+
+    @property
+    def health(self) -> TaskHealth:
+        """Whether the first camera's task gives its result.
+
+        Raises:
+            ConfigurationError: nothing is loaded.
+        """
+        if not self.streams:
+            raise ConfigurationError("no engine is loaded: open the session first")
+        return self.streams[0].health
 
     def restart_tracks(self) -> None:
-        """Forget the key frame: tracks do not outlive a pause, nor does what is known of health."""
-        self.health.reset()
-        if self._tracker is not None:
-            self._tracker.reset()
+        """Forget the key frames: neither tracks nor what is known of health outlive a pause."""
+        for stream in self.streams:
+            stream.restart()
 
-    def process(self, image: npt.NDArray[np.uint8], stamp_ns: int, tag: object) -> FrameResult:
-        """Answer one frame.
+    def process(self, image: npt.NDArray[np.uint8], stamp_ns: int, tag: Any) -> FrameResult:
+        """Answer one frame of the first camera.
 
         Args:
             image: uint8 (H, W) or (H, W, 3) RGB, as ``color`` says.
@@ -219,105 +194,84 @@ class InferenceSession:
         Raises:
             FrameError, InferenceError, DeviceOutOfMemoryError.
         """
-        settings = self.settings
-        result = self._process(image, stamp_ns, tag)
-        quality = FrameQuality.of(image, settings.image_width, settings.image_height)
-        matched = None
-        if self.settings.task == "match" and result.matches is not None:
-            verifies = self.settings.geometry != "none"
-            matched = result.geometry is not None if verifies else result.matches.count > 0
-        repeated = result.track is not None and result.track.event == "repeated"
-        self.health.answered(stamp_ns, result.features, matched, repeated, quality)
-        return dataclasses.replace(result, quality=quality)
+        answer = self.process_together({0: Frame(image, stamp_ns, tag)})[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
-    def _process(self, image: npt.NDArray[np.uint8], stamp_ns: int, tag: object) -> FrameResult:
+    def process_together(self, frames: Mapping[int, Frame]) -> dict[int, Answer]:
+        """Answer at most one frame of each camera, in as few forward passes as the engine can.
+
+        Each answer is what :meth:`process` would give, or the exception that it would raise: one
+        camera's bad frame takes nothing from the others.
+
+        Args:
+            frames: by the camera's place; the answers are in their order.
+        """
+        answers: dict[int, Answer] = {}
         extractor = self._reduced if self._use_reduced else self._extractor
         if extractor is None:
-            raise FrameError("no engine is loaded", "not_configured")
-        extractor.check(image)
-        if self._tracker is not None:
-            return self._track(self._tracker, extractor, image, stamp_ns, tag)
-        features, timings = self._extract(extractor, image)
-        if self.settings.task == "match" and self._reference is not None:
-            self._reference.fit(1.0 / features.scale)
-            views = self._reference.views
-            matches, geometry = self._match(features, views, timings)
-            return FrameResult(features, matches, geometry, views.all, self._reference_tag, timings)
-        return FrameResult(features, None, None, None, None, timings)
+            return {place: FrameError("no engine is loaded", "not_configured") for place in frames}
+        taken = extractor
+        settings = self.settings
+        reduced = taken is self._reduced
+        room = settings.thermal_reduced_keypoints if reduced else settings.max_keypoints
 
-    def _match(
-        self, features: Features, reference: RotatedReference, timings: dict[str, float]
-    ) -> tuple[Matches, GeometricModel | None]:
-        assert self._matcher is not None
-        settings, begin = self.settings, time.perf_counter()
-        geometry = None
-        if len(reference.views) > 1:
-            assert self._rotation_matcher is not None
-            matches, geometry = self._rotation_matcher.match(features, reference)
-        else:
-            matches = self._matcher.match(features, reference.all)
-            if settings.geometry != "none":
-                matched = time.perf_counter()
-                geometry = verify(matches, settings.geometry, threshold=settings.geometry_threshold)
-                timings["verify"] = time.perf_counter() - matched
-        timings["match"] = time.perf_counter() - begin - timings.get("verify", 0.0)
-        return matches, geometry
+        def begin(place: int) -> FrameResult | Begun:
+            taken.check(frames[place].image)
+            return self.streams[place].begin(frames[place], taken.width, taken.height, room)
 
-    def _extract(
-        self, extractor: Extractor, image: npt.NDArray[np.uint8]
-    ) -> tuple[Features, dict[str, float]]:
-        begin = time.perf_counter()
-        features = extractor.extract(image)
-        return features, {
-            "extract": time.perf_counter() - begin,
+        waiting: dict[int, Begun] = {}
+        for place, begun in self._each(begin, list(frames)).items():
+            if isinstance(begun, Begun):
+                waiting[place] = begun
+            else:
+                answers[place] = begun
+        if waiting:
+            answers |= self._extracted(taken, waiting)
+        return {place: answers[place] for place in frames}
+
+    def _extracted(self, extractor: Extractor, waiting: Mapping[int, Begun]) -> dict[int, Answer]:
+        started = time.perf_counter()
+        try:
+            images = [begun.frame.image for begun in waiting.values()]
+            found = dict(zip(waiting, extractor.extract_together(images), strict=True))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is each frame's answer
+            return dict.fromkeys(waiting, error)
+        timings = {
+            "extract": time.perf_counter() - started,
             "infer": extractor.inference_time,
         }
 
-    def _view(self, image: npt.NDArray[np.uint8], extractor: Extractor) -> View | None:
-        settings = self.settings
-        if settings.max_followed_frames == 0:
-            return None
-        reduced = extractor is self._reduced
-        room = settings.thermal_reduced_keypoints if reduced else settings.max_keypoints
-        return View.of(image, extractor.width, extractor.height, room)
+        def finish(place: int) -> FrameResult:
+            features = found[place]
+            if isinstance(features, Exception):
+                raise features
+            return self.streams[place].finish(waiting[place], features, timings)
 
-    def _track(
-        self,
-        tracker: Tracker,
-        extractor: Extractor,
-        image: npt.NDArray[np.uint8],
-        stamp_ns: int,
-        tag: object,
-    ) -> FrameResult:
-        begin = time.perf_counter()
-        view, update = self._view(image, extractor), None
-        timings: dict[str, float] = {}
-        if view is not None and self._undetected + 1 < self.settings.detection_interval:
-            update = tracker.follow(view, stamp_ns, tag)
-            timings["follow"] = time.perf_counter() - begin
-        self._undetected += 1
-        if update is None:
-            self._undetected = 0
-            features, extraction = self._extract(extractor, image)
-            begin = time.perf_counter()
-            update = tracker.update(features, stamp_ns, tag, view)
-            timings |= {**extraction, "track": time.perf_counter() - begin}
-        return FrameResult(
-            update.features,
-            update.matches_to_keyframe,
-            update.geometry,
-            update.keyframe_features,
-            update.keyframe_tag,
-            timings,
-            update,
-        )
+        return dict(self._each(finish, list(waiting)))
+
+    def _each(self, work: Callable[[int], T], places: list[int]) -> dict[int, T | Exception]:
+        """Do the work of each camera, side by side where that is of use."""
+
+        def guarded(place: int) -> T | Exception:
+            try:
+                return work(place)
+            except Exception as error:  # noqa: BLE001 - it is this camera's answer
+                return error
+
+        if self._side_by_side is None or len(places) < 2:
+            return {place: guarded(place) for place in places}
+        return dict(zip(places, self._side_by_side.map(guarded, places), strict=True))
 
     def close(self) -> None:
         """Give every engine back. May be called at any time and more than once."""
         networks, self._networks = self._networks, None
-        self._extractor = self._reduced = self._matcher = self._tracker = None
-        self._rotation_matcher = None
-        self._reference = self._reference_tag = None
+        self._extractor = self._reduced = None
+        self.streams = ()
+        pool, self._side_by_side = self._side_by_side, None
+        if pool is not None:
+            pool.shutdown()
         if networks is not None:
             networks.close()
 

@@ -43,6 +43,26 @@ class Settings:
         "What is published per frame: features alone, features with track ids and matches to the "
         "previous key frame, matches against a reference image, or tracks and positions on a map.",
     )
+    camera_names: tuple[str, ...] = setting(
+        ("",),
+        "Cameras that share the engine, each with topics of its own: NAME/image, NAME/camera_info, "
+        "~/NAME/features and so on. [''] = one camera, without a name in its topics.",
+    )
+    camera_tolerance: float = setting(
+        0.005,
+        "Frames of several cameras whose stamps are at most this far apart are of one instant; one "
+        "that comes first waits this long for the others.",
+        unit="s",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    engine_batch: int = setting(
+        0,
+        "Images that the engine takes at a time, of as many cameras; 0 = of all cameras on a GPU, "
+        "where that saves time, and one on a CPU or with a model that takes no more.",
+        minimum=0,
+        maximum=16,
+    )
     runtime: str = setting(
         "auto",
         "Inference library. 'auto' takes the first that works (onnxruntime on CUDA, tensorrt, "
@@ -357,9 +377,14 @@ class Settings:
             if name not in known:
                 raise UnknownNameError("parameter", name, known)
             known[name].check(value)
-        settings = cls(**values)  # type: ignore[arg-type]
+        settings = cls(**{name: known[name].held(value) for name, value in values.items()})  # type: ignore[arg-type]
         settings.validate()
         return settings
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The cameras' names; one that is empty where there is one camera without a name."""
+        return self.camera_names or ("",)
 
     @property
     def keeps_tracks(self) -> bool:

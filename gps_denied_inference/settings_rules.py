@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from gps_denied_inference.errors import InvalidParameterError
 
 if TYPE_CHECKING:
     from gps_denied_inference.settings import Settings
+
+MOST_CAMERAS = 16
+"""As many images as an engine takes at a time."""
+_NAME = re.compile(r"[A-Za-z](_?[A-Za-z0-9])*\Z")
 
 
 def check_together(settings: Settings) -> None:
@@ -28,6 +33,7 @@ def check_together(settings: Settings) -> None:
     ):
         if size % 32:
             raise InvalidParameterError(name, size, "a multiple of 32 in [32, 8192] px")
+    _check_cameras(settings)
     if settings.require_signed_engines and not settings.engine_public_key:
         raise InvalidParameterError(
             "engine_public_key", "", "a PEM file while require_signed_engines is true"
@@ -60,4 +66,36 @@ def check_together(settings: Settings) -> None:
             "thermal_reduced_keypoints",
             settings.thermal_reduced_keypoints,
             f"less than max_keypoints = {settings.max_keypoints}",
+        )
+
+
+def _check_cameras(settings: Settings) -> None:
+    names = settings.cameras
+    if names == ("",):
+        if settings.engine_batch > 1:
+            raise InvalidParameterError("engine_batch", settings.engine_batch, "1 for one camera")
+        return
+    for name in names:
+        if not _NAME.match(name):
+            raise InvalidParameterError(
+                "camera_names",
+                list(names),
+                "names of letters, digits and single underscores that begin with a letter",
+            )
+    if len(set(names)) < len(names) or len(names) > MOST_CAMERAS:
+        raise InvalidParameterError(
+            "camera_names", list(names), f"at most {MOST_CAMERAS} names, each of them once"
+        )
+    if settings.engine_batch > len(names):
+        raise InvalidParameterError(
+            "engine_batch",
+            settings.engine_batch,
+            f"no more than the {len(names)} cameras of camera_names",
+        )
+    if settings.task == "localize" and len(names) > 1:
+        raise InvalidParameterError(
+            "camera_names",
+            list(names),
+            "one camera while task is 'localize': the others need a node of their own, with task "
+            "'track'",
         )

@@ -22,6 +22,8 @@ def as_yaml() -> str:
             text = str(default).lower()
         elif isinstance(default, str):
             text = f'"{default}"'
+        elif isinstance(default, tuple):
+            text = "[" + ", ".join(f'"{one}"' for one in default) + "]"
         else:
             text = repr(default)
         lines.append(f"    {row.name}: {text}")
@@ -33,7 +35,8 @@ def as_markdown() -> str:
     lines = ["| parameter | type | default | bounds | set | meaning |", "|---|---|---|---|---|---|"]
     for row in Settings.table(documented=True):
         when = "any time" if row.dynamic else "unconfigured"
-        default = f"`{row.default!r}`" if isinstance(row.default, str) else f"`{row.default}`"
+        value = list(row.default) if isinstance(row.default, tuple) else row.default
+        default = f"`{value!r}`" if isinstance(value, str) else f"`{value}`"
         lines.append(
             f"| `{row.name}` | {row.type_name} | {default} | {row.bound} | {when} "
             f"| {row.description} |"

@@ -108,6 +108,11 @@ def replay(
         raise ConfigurationError(
             "replay has no topic that gives a reference image: set reference_file for task 'match'"
         )
+    if settings.cameras != ("",):
+        raise ConfigurationError(
+            "replay takes the images of one topic: leave camera_names out, and replay each "
+            "camera's topic by itself (--topic)"
+        )
     if bag.path.is_dir() and destination.resolve().is_relative_to(bag.path.resolve()):
         raise StorageError(f"cannot write bag {destination}: it lies inside the bag that is read")
     if destination.exists():

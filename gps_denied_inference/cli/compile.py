@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--color", "color"),
         ("--keypoints", "max_keypoints"),
         ("--threshold", "detection_threshold"),
+        ("--batch", "engine_batch"),
     ):
         row = _ROWS[name]
         parser.add_argument(
@@ -101,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
         detection_threshold=args.detection_threshold,
         precision=selection.precision,
         device=selection.device,
+        batch=max(args.engine_batch, 1),
         options=options,
     )
     cache = EngineCache(args.cache)

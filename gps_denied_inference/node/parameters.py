@@ -39,7 +39,7 @@ def descriptor(row: Parameter) -> ParameterDescriptor:
 
 
 def _wrong_type(row: Parameter, value: object) -> InvalidParameterError | None:
-    if type(value) is not type(row.default):
+    if type(value) is not type(row.default) or isinstance(value, tuple):
         try:
             row.check(value)
         except InvalidParameterError as error:
@@ -77,6 +77,11 @@ class NodeParameters:
     def _declare(self, row: Parameter) -> None:
         try:
             declared = self._node.declare_parameter(row.name, row.default, descriptor(row))
+            if declared.value is None and isinstance(row.default, tuple):
+                # An empty list in a parameter file has no type, and says that there is none.
+                self._node.undeclare_parameter(row.name)
+                self._declare_default(row)
+                return
             row.check(declared.value)
         except InvalidParameterError as error:
             self._refused[row.name] = error
@@ -89,9 +94,10 @@ class NodeParameters:
             refusal.__cause__ = error
             self._refused[row.name] = refusal
         if row.name in self._refused:
-            self._node.declare_parameter(
-                row.name, row.default, descriptor(row), ignore_override=True
-            )
+            self._declare_default(row)
+
+    def _declare_default(self, row: Parameter) -> None:
+        self._node.declare_parameter(row.name, row.default, descriptor(row), ignore_override=True)
 
     def unknown_overrides(self) -> list[str]:
         """Return a line for each parameter that was given and that nothing reads.
@@ -157,7 +163,12 @@ class NodeParameters:
         return SetParametersResult(successful=True)
 
     def _raw(self) -> Settings:
-        return Settings(**{name: self._node.get_parameter(name).value for name in self._rows})
+        return Settings(
+            **{
+                name: row.held(self._node.get_parameter(name).value)
+                for name, row in self._rows.items()
+            }  # type: ignore[arg-type]
+        )
 
     def read(self) -> Settings:
         """Return the current values.

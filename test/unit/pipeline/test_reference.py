@@ -128,7 +128,7 @@ def test_one_of_the_engines_own_size_is_seen_once(open_session, ground):
     reference = session.set_reference(frame(ground, 100, 100), "engine's own size")
     result = session.process(frame(ground, 120, 110), 0, None)
     assert result.reference_features.count == reference.count <= 400
-    direct = session._matcher.match(result.features, reference)
+    direct = session.streams[0].matcher.match(result.features, reference)
     np.testing.assert_array_equal(direct.reference_indices, result.matches.reference_indices)
     assert session.reference_described == "reference of 320x256 px is seen whole at 1 px per px"
 

@@ -196,7 +196,7 @@ def test_matchers_follow_a_moving_camera(open_session, matcher):
 )
 def test_each_network_brings_its_least_likeness(open_session, model, asked, taken):
     session = open_session(task="track", model=model, min_cosine=asked)
-    assert session._matcher.min_cosine == taken
+    assert session.streams[0].matcher.min_cosine == taken
 
 
 def test_nearest_neighbours_of_aliked_find_another_view(open_session, shared_data):
