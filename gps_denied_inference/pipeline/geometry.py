@@ -1,7 +1,9 @@
 """Which matches agree with one motion of the camera: MAGSAC++ from OpenCV.
 
-The search is OpenCV's; whether its answer counts is decided here. A model is refused, and None
-returned, where the pairs are too few or degenerate (one point, one line), where the model itself
+The search is OpenCV's; whether its answer counts is decided here. It draws its samples from all
+pairs alike, and where that finds nothing that counts, once more from the best scored pairs first
+(PROSAC): of six hundred pairs with forty right ones, a random four are right once in 60 000 draws,
+but right pairs are mostly among the most alike. A model is refused, and None returned, where the pairs are too few or degenerate (one point, one line), where the model itself
 cannot be a camera's (mirrored, singular, points behind the camera), or where chance would give as
 good a one too often (:mod:`acceptance`).
 """
@@ -88,12 +90,6 @@ def verify(
         return None
     if _on_a_line(query[finite]) or _on_a_line(reference[finite]):
         return None
-    matrix = _search(query[finite], reference[finite], model, threshold, seed)
-    if matrix is None:
-        return None
-    residuals, inliers = agreeing(matrix, model, query, reference, threshold)
-    if _on_a_line(query[inliers]) or _on_a_line(reference[inliers]):
-        return None
     evidence = acceptance.Evidence.of(
         query,
         reference,
@@ -104,6 +100,24 @@ def verify(
         matches.reference_scale,
         matches.joint,
     )
+    pairs = np.flatnonzero(finite)
+    best_first = pairs[np.argsort(-matches.scores[pairs], kind="stable")]
+    for order, sampler in ((pairs, cv2.SAMPLING_UNIFORM), (best_first, cv2.SAMPLING_PROSAC)):
+        matrix = _search(query[order], reference[order], model, threshold, seed, sampler)
+        found = None if matrix is None else _judge(evidence, matrix, model, threshold)
+        if found is not None:
+            return found
+    return None
+
+
+def _judge(
+    evidence: acceptance.Evidence, matrix: Points, model: str, threshold: float
+) -> GeometricModel | None:
+    """Return the model, or None where its pairs lie on a line or it is no better than chance."""
+    query, reference = evidence.query, evidence.reference
+    residuals, inliers = agreeing(matrix, model, query, reference, threshold)
+    if _on_a_line(query[inliers]) or _on_a_line(reference[inliers]):
+        return None
     confidence = acceptance.confidence(evidence, matrix, model, threshold)
     if confidence < acceptance.MIN_CONFIDENCE:
         return None
@@ -113,15 +127,19 @@ def verify(
 
 
 def _search(
-    query: Points, reference: Points, model: str, threshold: float, seed: int
+    query: Points, reference: Points, model: str, threshold: float, seed: int, sampler: int
 ) -> Points | None:
-    """Run MAGSAC++ and normalise its matrix; None where it found none or an impossible one."""
+    """Run MAGSAC++ and normalise its matrix; None where it found none or an impossible one.
+
+    Args:
+        query, reference: (N, 2) px; for ``cv2.SAMPLING_PROSAC`` the best pairs first.
+    """
     params = cv2.UsacParams()
     params.score = cv2.SCORE_METHOD_MAGSAC
     params.loMethod = cv2.LOCAL_OPTIM_SIGMA
     if hasattr(params, "final_polisher"):  # OpenCV 4.6, Ubuntu 24.04's, polishes as it likes
         params.final_polisher = cv2.MAGSAC
-    params.sampler = cv2.SAMPLING_UNIFORM
+    params.sampler = sampler
     params.confidence = CONFIDENCE
     params.maxIterations = MAX_ITERATIONS[model]
     params.threshold = threshold
