@@ -10,15 +10,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from gps_denied_inference.errors import UnknownNameError
 from gps_denied_inference.images.choices import Color, DepthScaling
 from gps_denied_inference.parameter import Parameter, rows, setting
-from gps_denied_inference.runtimes import table
+from gps_denied_inference.runtimes import specs, table
 from gps_denied_inference.runtimes.specs import AskedPrecision
 from gps_denied_inference.settings_rules import check_together
-from gps_denied_inference.thermal import SourceName
+from gps_denied_inference.thermal import SourceName, policy
 
 Task = Literal["extract", "track", "match", "localize"]
 Pruning = Literal["auto", "off"]
@@ -28,6 +28,8 @@ ImageTransport = Literal["raw", "compressed"]
 Reliability = Literal["reliable", "best_effort"]
 EnginePolicy = Literal["load_only", "build_if_needed"]
 RecoveryPolicy = Literal["restart", "exit", "off"]
+
+_CAP: dict[str, Any] = {"unit": "Hz", "minimum": 0.0, "maximum": policy.MAX_RATE}
 
 
 def _runtime_choices(documented: bool) -> tuple[str, ...]:
@@ -93,23 +95,28 @@ class Settings:
         "Image width that the engine takes; frames of another size are brought to it with their "
         "aspect ratio kept, and the rest is padded.",
         unit="px",
-        minimum=32,
-        maximum=8192,
+        minimum=specs.MIN_IMAGE_SIDE,
+        maximum=specs.MAX_IMAGE_SIDE,
     )
     image_height: int = setting(
         480,
         "Image height that the engine takes.",
         unit="px",
-        minimum=32,
-        maximum=8192,
+        minimum=specs.MIN_IMAGE_SIDE,
+        maximum=specs.MAX_IMAGE_SIDE,
     )
     color: Color = setting(
         "mono",
         "Channels given to the network: 'mono' or 'rgb'.",
     )
-    max_keypoints: int = setting(1000, "Keypoints per frame at most (K).", minimum=1, maximum=3840)
+    max_keypoints: int = setting(
+        1000, "Keypoints per frame at most (K).", minimum=1, maximum=specs.MAX_KEYPOINTS
+    )
     detection_threshold: float = setting(
-        0.05, "Detector heat below which no keypoint is reported.", minimum=0.0, maximum=1.0
+        0.05,
+        "Detector heat below which no keypoint is reported.",
+        minimum=specs.MIN_DETECTION_THRESHOLD,
+        maximum=specs.MAX_DETECTION_THRESHOLD,
     )
     min_cosine: float = setting(
         0.0,
@@ -163,7 +170,7 @@ class Settings:
         "Channels of ~/feature_cloud: those that VINS-Mono or VINS-Fusion reads.",
     )
     cloud_max_points: int = setting(
-        150, "Tracks in ~/feature_cloud at most.", minimum=1, maximum=3840
+        150, "Tracks in ~/feature_cloud at most.", minimum=1, maximum=specs.MAX_KEYPOINTS
     )
     image_transport: ImageTransport = setting(
         "raw",
@@ -199,11 +206,14 @@ class Settings:
     )
     engine_public_key: str = setting("", "PEM file of the Ed25519 public key for signed engines.")
     threads: int = setting(
-        0, "CPU threads of the runtime, 0 = its default.", minimum=0, maximum=256
+        0, "CPU threads of the runtime, 0 = its default.", minimum=0, maximum=specs.MAX_THREADS
     )
     cuda_graph: bool = setting(True, "Capture the forward pass into a CUDA graph (GPU only).")
     warmup_iterations: int = setting(
-        3, "Forward passes before configure succeeds.", minimum=1, maximum=100
+        3,
+        "Forward passes before configure succeeds.",
+        minimum=1,
+        maximum=specs.MAX_WARMUP_ITERATIONS,
     )
     status_rate: float = setting(
         1.0, "Rate of ~/status and /diagnostics.", unit="Hz", minimum=0.1, maximum=50.0
@@ -277,7 +287,7 @@ class Settings:
         1,
         "CPU threads of the search on the map, 0 = the runtime's default.",
         minimum=0,
-        maximum=256,
+        maximum=specs.MAX_THREADS,
     )
     prior_timeout: float = setting(
         1.0,
@@ -329,24 +339,27 @@ class Settings:
         5.0,
         "Least time between two changes of what the policy commands.",
         unit="s",
-        minimum=0.5,
-        maximum=600.0,
+        minimum=policy.MIN_DWELL,
+        maximum=policy.MAX_DWELL,
     )
-    thermal_warm_rate: float = setting(
-        20.0, "Frame-rate cap at level WARM, 0 = none.", unit="Hz", minimum=0.0, maximum=1000.0
-    )
+    thermal_warm_rate: float = setting(20.0, "Frame-rate cap at level WARM; 0 = none.", **_CAP)
     thermal_throttling_rate: float = setting(
-        10.0, "Frame-rate cap at THROTTLING, 0 = none.", unit="Hz", minimum=0.0, maximum=1000.0
+        10.0,
+        "Frame-rate cap at THROTTLING, at most that of WARM; 0 = none, where WARM has none either.",
+        **_CAP,
     )
     thermal_critical_rate: float = setting(
-        2.0, "Frame-rate cap at CRITICAL, 0 = none.", unit="Hz", minimum=0.0, maximum=1000.0
+        2.0,
+        "Frame-rate cap at CRITICAL, at most those of WARM and THROTTLING; 0 = none, where neither "
+        "has one.",
+        **_CAP,
     )
     thermal_reduced_keypoints: int = setting(
         0,
         "K of a second engine, prepared at configure and used while the policy commands fewer "
         "keypoints; 0 = none is prepared.",
         minimum=0,
-        maximum=3840,
+        maximum=specs.MAX_KEYPOINTS,
     )
     thermal_refuse_activation: bool = setting(
         False, "Refuse to activate while the level is CRITICAL."

@@ -6,6 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 from gps_denied_inference.errors import InvalidParameterError
+from gps_denied_inference.runtimes.checks import parse_device
+from gps_denied_inference.runtimes.specs import IMAGE_SIDE_STEP, image_side_bound
 
 if TYPE_CHECKING:
     from gps_denied_inference.settings import Settings
@@ -21,18 +23,18 @@ def check_together(settings: Settings) -> None:
     Raises:
         InvalidParameterError: names the parameter, the value and the bound.
     """
-    if settings.device not in ("auto", "cpu", "cuda") and not (
-        settings.device.startswith("cuda:") and settings.device[5:].isdigit()
-    ):
-        raise InvalidParameterError(
-            "device", settings.device, "'auto', 'cpu', 'cuda' or 'cuda:N' with a number N"
-        )
+    if settings.device != "auto":
+        try:
+            parse_device(settings.device)
+        except InvalidParameterError as error:
+            bound = f"'auto', {error.bound}"
+            raise InvalidParameterError("device", settings.device, bound) from None
     for name, size in (
         ("image_width", settings.image_width),
         ("image_height", settings.image_height),
     ):
-        if size % 32:
-            raise InvalidParameterError(name, size, "a multiple of 32 in [32, 8192] px")
+        if size % IMAGE_SIDE_STEP:
+            raise InvalidParameterError(name, size, image_side_bound())
     _check_cameras(settings)
     if settings.require_signed_engines and not settings.engine_public_key:
         raise InvalidParameterError(

@@ -12,6 +12,7 @@ from typing import overload
 from gps_denied_inference.errors import InvalidParameterError
 from gps_denied_inference.maps.frame import LocalFrame
 from gps_denied_inference.pipeline.features import Features, FloatArray
+from gps_denied_inference.runtimes.specs import IMAGE_SIDE_STEP
 
 MAX_TILE_PX = 2048
 """Keypoints are stored in 1/32 px of 16 bits."""
@@ -63,9 +64,9 @@ class MapInfo:
                 raise InvalidParameterError("gsd", gsd, "in 0.001..1000 m/px")
         if not self.levels or list(self.levels) != sorted(set(self.levels)):
             raise InvalidParameterError("gsd", self.levels, "one or more, each other, ascending")
-        if not 64 <= self.tile_px <= MAX_TILE_PX or self.tile_px % 32:
+        if not 64 <= self.tile_px <= MAX_TILE_PX or self.tile_px % IMAGE_SIDE_STEP:
             raise InvalidParameterError(
-                "tile_px", self.tile_px, f"a multiple of 32 in 64..{MAX_TILE_PX} px"
+                "tile_px", self.tile_px, f"a multiple of {IMAGE_SIDE_STEP} in 64..{MAX_TILE_PX} px"
             )
         if not 0.0 <= self.overlap <= 0.75:
             raise InvalidParameterError("overlap", self.overlap, "in 0..0.75")

@@ -9,19 +9,13 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import helper
 
 from gps_denied_inference.errors import (
-    InvalidParameterError,
     ModelIntegrityError,
     ModelMismatchError,
     ModelNotFoundError,
 )
 from gps_denied_inference.models.registry import default_registry
-from gps_denied_inference.runtimes.specs import BuildConfig, Model, TensorSpec
+from gps_denied_inference.runtimes.specs import BuildConfig, Model, TensorSpec, check_bounds
 from gps_denied_inference.storage.writing import write_file
-
-MAX_KEYPOINTS = 3840
-"""What TensorRT's TopK takes."""
-MIN_SIDE, MAX_SIDE = 32, 8192
-"""px, bounds of an engine's image."""
 
 
 def specialise(
@@ -53,7 +47,7 @@ def specialise(
 
 def specialised_graph(model: Model, config: BuildConfig) -> onnx.ModelProto:
     """Return the static graph that :func:`specialise` writes. Raises as it does."""
-    _check(model, config)
+    check_bounds(config, step=1)
     network = read_graph(model)
     graph = default_registry.get(model.architecture).assemble(network, model, config)
     graph.doc_string = f"{model.name} from graph with SHA-256 {model.graph_sha256}"
@@ -89,25 +83,6 @@ def read_graph(model: Model) -> onnx.ModelProto:
     if not graph.graph.node:
         raise ModelIntegrityError(f"{model.graph} is not an ONNX graph: it has no nodes")
     return graph
-
-
-def _check(model: Model, config: BuildConfig) -> None:
-    if model.kind == "extractor":
-        for name in ("height", "width"):
-            _within(name, getattr(config, name), MIN_SIDE, MAX_SIDE, "px")
-        if config.channels not in (1, 3):
-            raise InvalidParameterError("channels", config.channels, "1 (mono) or 3 (RGB)")
-        threshold = config.detection_threshold
-        if not 0.0 <= threshold <= 1.0:
-            raise InvalidParameterError("detection_threshold", threshold, "a number in 0..1")
-    _within("max_keypoints", config.max_keypoints, 1, MAX_KEYPOINTS, "keypoints")
-    if config.precision not in ("fp32", "fp16"):
-        raise InvalidParameterError("precision", config.precision, "'fp32' or 'fp16'")
-
-
-def _within(name: str, value: object, low: int, high: int, unit: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidParameterError(name, value, f"a whole number in {low}..{high} {unit}")
 
 
 def _specs(values: object) -> tuple[TensorSpec, ...]:

@@ -3,9 +3,10 @@
 The search is OpenCV's; whether its answer counts is decided here. It draws its samples from all
 pairs alike, and where that finds nothing that counts, once more from the best scored pairs first
 (PROSAC): of six hundred pairs with forty right ones, a random four are right once in 60 000 draws,
-but right pairs are mostly among the most alike. A model is refused, and None returned, where the pairs are too few or degenerate (one point, one line), where the model itself
-cannot be a camera's (mirrored, singular, points behind the camera), or where chance would give as
-good a one too often (:mod:`acceptance`).
+but right pairs are mostly among the most alike. A model is refused, and None returned, where the
+pairs are too few or degenerate (one point, one line), where the model itself cannot be a camera's
+(mirrored, singular, points behind the camera), or where chance would give as good a one too often
+(:mod:`acceptance`).
 """
 
 from __future__ import annotations

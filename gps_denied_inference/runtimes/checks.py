@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,18 +19,11 @@ from gps_denied_inference.runtimes.contract import (
     Tensors,
     TensorSpec,
 )
-from gps_denied_inference.runtimes.specs import Precision
+from gps_denied_inference.runtimes.specs import check_bounds
 
 if TYPE_CHECKING:
     from gps_denied_inference.thermal.state import ThermalState
 
-MAX_KEYPOINTS = 3840
-"""TensorRT's TopK takes no more; the same bound for every runtime keeps them interchangeable."""
-MAX_BATCH = 16
-"""Images at a time; no aircraft carries more cameras on one accelerator."""
-MAX_IMAGE_SIDE = 8192
-"""px; larger images cannot be worked on in one piece on any supported device."""
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 DeviceKind = Literal["cpu", "cuda"]
 _DEVICE = re.compile(r"(cpu)|cuda(?::(\d{1,3}))?\Z")
 
@@ -53,31 +46,7 @@ def check_config(config: BuildConfig) -> None:
     Raises:
         InvalidParameterError: names the field, its value and the bound.
     """
-    for name in ("height", "width"):
-        value = getattr(config, name)
-        if not _whole(value, 32, MAX_IMAGE_SIDE) or value % 32:
-            raise InvalidParameterError(name, value, f"a multiple of 32 in 32..{MAX_IMAGE_SIDE}")
-    if config.channels not in (1, 3) or isinstance(config.channels, bool):
-        raise InvalidParameterError("channels", config.channels, "1 (mono) or 3 (RGB)")
-    if not _whole(config.max_keypoints, 1, MAX_KEYPOINTS):
-        raise InvalidParameterError(
-            "max_keypoints", config.max_keypoints, f"a whole number in 1..{MAX_KEYPOINTS}"
-        )
-    threshold = config.detection_threshold
-    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
-        raise InvalidParameterError("detection_threshold", threshold, "a number in 0..1")
-    if not 0.0 <= threshold <= 1.0:
-        raise InvalidParameterError("detection_threshold", threshold, "a number in 0..1")
-    if config.precision not in PRECISIONS:
-        raise InvalidParameterError("precision", config.precision, "'fp32' or 'fp16'")
-    if not _whole(config.warmup_iterations, 0, 1000):
-        raise InvalidParameterError(
-            "warmup_iterations", config.warmup_iterations, "a whole number in 0..1000"
-        )
-    if not _whole(config.threads, 0, 1024):
-        raise InvalidParameterError("threads", config.threads, "a whole number in 0..1024")
-    if not _whole(config.batch, 1, MAX_BATCH):
-        raise InvalidParameterError("batch", config.batch, f"a whole number in 1..{MAX_BATCH}")
+    check_bounds(config)
     parse_device(config.device)
 
 
@@ -130,10 +99,6 @@ def check_inputs(specs: tuple[TensorSpec, ...], inputs: Tensors) -> list[npt.NDA
             )
         arrays.append(np.ascontiguousarray(array))
     return arrays
-
-
-def _whole(value: object, low: int, high: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def no_thermal_source() -> ThermalState:

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from gps_denied_inference.errors import InvalidParameterError, RuntimeUnavailableError
-from gps_denied_inference.runtimes.checks import PRECISIONS, parse_device
+from gps_denied_inference.runtimes.checks import parse_device
 from gps_denied_inference.runtimes.machine import Availability, Machine
-from gps_denied_inference.runtimes.specs import AskedPrecision, Precision
+from gps_denied_inference.runtimes.specs import PRECISIONS, AskedPrecision, Precision
 from gps_denied_inference.runtimes.table import AUTO_ORDER, RuntimeRow, find
 
 AUTO: Final = "auto"

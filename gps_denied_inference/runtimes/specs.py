@@ -5,15 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+
+from gps_denied_inference.errors import InvalidParameterError
 
 ModelKind = Literal["extractor", "matcher", "network"]
 """What an engine does. For a ``network`` of any other use no tensors are laid down."""
 Precision = Literal["fp32", "fp16"]
 AskedPrecision = Literal["auto", "fp32", "fp16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+MIN_IMAGE_SIDE, MAX_IMAGE_SIDE = 32, 8192
+"""px; larger images cannot be worked on in one piece on any supported device."""
+IMAGE_SIDE_STEP = 32
+"""px; the networks halve an image five times."""
+MAX_KEYPOINTS = 3840
+"""TensorRT's TopK takes no more; the same bound for every runtime keeps them interchangeable."""
+MIN_DETECTION_THRESHOLD, MAX_DETECTION_THRESHOLD = 0.0, 1.0
+MAX_WARMUP_ITERATIONS = 100
+MAX_THREADS = 256
+MAX_BATCH = 16
+"""Images at a time; no aircraft carries more cameras on one accelerator."""
+
 Tensors = Mapping[str, npt.NDArray[Any]]
 Progress = Callable[[float, str], None]
 """Called with the share done (0..1) and one line that says what is being done."""
@@ -64,14 +80,14 @@ class BuildConfig:
     Attributes:
         height, width: px, image size that the engine takes.
         channels: 1 (mono) or 3 (RGB).
-        max_keypoints: K, 1..3840.
+        max_keypoints: K, 1..:data:`MAX_KEYPOINTS`.
         detection_threshold: keypoints whose heat is not above it are not reported.
         precision: of the arithmetic; inputs and outputs are float32 in either.
         device: ``"cpu"``, ``"cuda"`` (= ``"cuda:0"``) or ``"cuda:N"``.
         warmup_iterations: forward passes before the handle is given out.
         threads: CPU threads of the runtime, 0 = the runtime's default.
         cuda_graph: capture the forward pass into a CUDA graph (CUDA devices only).
-        batch: images that an extractor takes at a time, 1..16.
+        batch: images that an extractor takes at a time, 1..:data:`MAX_BATCH`.
         options: further options by name, runtime-specific; part of the cache key.
     """
 
@@ -149,3 +165,47 @@ def engine_tensors(
         config.max_keypoints,
         config.batch,
     )
+
+
+def check_bounds(config: BuildConfig, step: int = IMAGE_SIDE_STEP) -> None:
+    """Refuse sizes, thresholds and counts that no engine can have.
+
+    Args:
+        step: px, of which both sides of the image are a multiple.
+
+    Raises:
+        InvalidParameterError: names the field, its value and the bound.
+    """
+    for name in ("height", "width"):
+        value = getattr(config, name)
+        if not _whole(value, MIN_IMAGE_SIDE, MAX_IMAGE_SIDE) or value % step:
+            raise InvalidParameterError(name, value, image_side_bound(step))
+    if config.channels not in (1, 3) or isinstance(config.channels, bool):
+        raise InvalidParameterError("channels", config.channels, "1 (mono) or 3 (RGB)")
+    for name, low, high in (
+        ("max_keypoints", 1, MAX_KEYPOINTS),
+        ("warmup_iterations", 0, MAX_WARMUP_ITERATIONS),
+        ("threads", 0, MAX_THREADS),
+        ("batch", 1, MAX_BATCH),
+    ):
+        if not _whole(getattr(config, name), low, high):
+            raise InvalidParameterError(
+                name, getattr(config, name), f"a whole number in {low}..{high}"
+            )
+    threshold = config.detection_threshold
+    is_number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
+    if not is_number or not MIN_DETECTION_THRESHOLD <= threshold <= MAX_DETECTION_THRESHOLD:
+        bound = f"a number in {MIN_DETECTION_THRESHOLD:g}..{MAX_DETECTION_THRESHOLD:g}"
+        raise InvalidParameterError("detection_threshold", threshold, bound)
+    if config.precision not in PRECISIONS:
+        raise InvalidParameterError("precision", config.precision, "'fp32' or 'fp16'")
+
+
+def image_side_bound(step: int = IMAGE_SIDE_STEP) -> str:
+    """Return what a side of an engine's image must be, in words."""
+    kind = "whole number" if step == 1 else f"multiple of {step}"
+    return f"a {kind} in {MIN_IMAGE_SIDE}..{MAX_IMAGE_SIDE} px"
+
+
+def _whole(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high

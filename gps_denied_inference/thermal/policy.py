@@ -24,6 +24,12 @@ from dataclasses import dataclass, replace
 from gps_denied_inference.errors import InvalidParameterError
 from gps_denied_inference.thermal.state import NAN, ThermalLevel, ThermalState
 
+MIN_DWELL, MAX_DWELL = 0.5, 600.0
+"""s."""
+MAX_RATE = 1000.0
+"""Hz."""
+_MAX_KEYPOINTS = 1_000_000
+
 
 @dataclass(frozen=True)
 class PolicyConfig:
@@ -31,7 +37,7 @@ class PolicyConfig:
 
     Attributes:
         enabled: False = the level is reported and nothing is commanded.
-        dwell: s, 0.5..600.
+        dwell: s, :data:`MIN_DWELL` to :data:`MAX_DWELL`.
         warm_rate, throttling_rate, critical_rate: Hz at that level, 0 = no limit.
         warm_keypoints, throttling_keypoints, critical_keypoints: at that level, 0 = no limit.
         refuse_when_critical: a node that is CRITICAL may not be activated.
@@ -53,9 +59,11 @@ class PolicyConfig:
     refuse_when_critical: bool = False
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.dwell) and 0.5 <= self.dwell <= 600.0):
-            raise InvalidParameterError("thermal_dwell", self.dwell, "0.5..600 s")
-        for what, bound in (("rate", 1000.0), ("keypoints", 1_000_000)):
+        if not (math.isfinite(self.dwell) and MIN_DWELL <= self.dwell <= MAX_DWELL):
+            raise InvalidParameterError(
+                "thermal_dwell", self.dwell, f"{MIN_DWELL:g}..{MAX_DWELL:g} s"
+            )
+        for what, bound in (("rate", MAX_RATE), ("keypoints", _MAX_KEYPOINTS)):
             looser, cooler = math.inf, ""
             for level in ("warm", "throttling", "critical"):
                 value = getattr(self, f"{level}_{what}")

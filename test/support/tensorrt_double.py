@@ -61,16 +61,17 @@ class Builder:
 
     def build_serialized_network(self, network: Any, config: BuilderConfig) -> bytes | None:
         monitor = config.progress_monitor
-        monitor.phase_start("outer", None, 2)
+        _from_native(monitor.phase_start, "outer", None, 2)
         for outer in range(2):
-            monitor.phase_start("inner", "outer", 3)
+            _from_native(monitor.phase_start, "inner", "outer", 3)
             for inner in range(3):
-                if not monitor.step_complete("inner", inner):
+                _from_native(config.during)
+                if not _from_native(monitor.step_complete, "inner", inner):
                     self.logger.log(ILogger.Severity.ERROR, "stopped by the progress monitor")
                     return None
-            monitor.phase_finish("inner")
-            monitor.step_complete("outer", outer)
-        monitor.phase_finish("outer")
+            _from_native(monitor.phase_finish, "inner")
+            _from_native(monitor.step_complete, "outer", outer)
+        _from_native(monitor.phase_finish, "outer")
         if config.fault:
             self.logger.log(ILogger.Severity.ERROR, config.fault)
             return None
@@ -78,8 +79,21 @@ class Builder:
         return bytes(network.graph)
 
 
+def _from_native(callback: Callable[..., Any], *arguments: Any) -> Any:
+    """Call as the library's C++ does: an exception is printed and lost, and counts as False."""
+    try:
+        return callback(*arguments)
+    except BaseException as error:
+        print(f"[ERROR] Exception caught in a callback: {error!r}")
+        return False
+
+
 class BuilderConfig:
     fault = ""
+
+    @staticmethod
+    def during() -> None:
+        """What happens in this process while the builder works."""
 
     def __init__(self) -> None:
         self.progress_monitor: Any = None

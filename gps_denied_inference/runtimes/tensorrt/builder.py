@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
+import signal
 import threading
-import uuid
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gps_denied_inference.errors import DeviceOutOfMemoryError, EngineBuildError
+from gps_denied_inference.errors import (
+    DeviceOutOfMemoryError,
+    EngineBuildError,
+    GpsDeniedInferenceError,
+    StorageError,
+)
 from gps_denied_inference.runtimes.contract import Progress
+from gps_denied_inference.storage.files import read_regular
+from gps_denied_inference.storage.writing import write_file
 
 if TYPE_CHECKING:
     # Stubs carry no marker: test_trt_types.py points mypy at them.
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _KEPT_ERRORS = 20
+_MAX_TIMING_CACHE_BYTES = 1 << 28
 _loggers: dict[str, Any] = {}
 
 
@@ -59,11 +66,14 @@ def build_engine(
         graph: ONNX file's content.
         destination: receives the engine.
         plan: how to build.
-        report: told of the builder's progress.
+        report: told of the builder's progress; what it raises stops the build.
 
     Raises:
-        EngineBuildError: the graph is not understood, or the builder failed; says why.
+        EngineBuildError: the graph is not understood, the builder failed, or ``report`` raised what
+            is no error of this package; says why.
         DeviceOutOfMemoryError: no memory left while building.
+        KeyboardInterrupt: SIGINT came while building, once the builder has stopped. So does any
+            other exception that ends a process, or error of this package, from ``report``.
     """
     with collected_errors(library) as (logger, errors):
         builder: trt.Builder = library.Builder(logger)
@@ -78,9 +88,12 @@ def build_engine(
             )
         config: trt.IBuilderConfig = builder.create_builder_config()
         _configure(library, config, plan)
-        config.progress_monitor = progress_monitor(library, report)
+        stop = StopRequest()
+        config.progress_monitor = progress_monitor(library, report, stop)
         cache = _read_timing_cache(config, plan.timing_cache)
-        engine = builder.build_serialized_network(network, config)
+        with stop.on_interrupt():
+            engine = builder.build_serialized_network(network, config)
+        stop.raise_cause()
         if engine is None:
             raise _build_error(library, list(errors))
         destination.write_bytes(memoryview(engine))
@@ -132,8 +145,8 @@ def _read_timing_cache(config: trt.IBuilderConfig, path: Path | None) -> Any:
     if path is None:
         return None
     content = b""
-    with contextlib.suppress(OSError):
-        content = path.read_bytes()
+    with contextlib.suppress(StorageError):
+        content = read_regular(path, _MAX_TIMING_CACHE_BYTES)
     cache = config.create_timing_cache(content)
     if cache is None or not config.set_timing_cache(cache, False):
         if content:
@@ -146,21 +159,68 @@ def _read_timing_cache(config: trt.IBuilderConfig, path: Path | None) -> Any:
 def _write_timing_cache(cache: Any, path: Path | None) -> None:
     if path is None or cache is None:
         return
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(memoryview(cache.serialize()))
-        os.replace(temporary, path)
-    except OSError as error:
-        _LOG.warning("timing cache %s not written (%s): the next build learns anew", path, error)
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        write_file(path, bytes(memoryview(cache.serialize())), "the timing cache", make_folder=True)
+    except StorageError as error:
+        _LOG.warning("%s: the next build learns anew", error)
 
 
-def progress_monitor(library: Any, report: Progress) -> Any:
+class StopRequest:
+    """Why a build is to stop, kept until the builder has.
+
+    The builder is C++ that calls back into Python, which an exception must not cross: what the
+    callbacks raise waits here, and so does SIGINT, whose KeyboardInterrupt would be raised at the
+    entry of a callback and be lost.
+    """
+
+    def __init__(self) -> None:
+        self._cause: BaseException | None = None
+        self._interrupt: tuple[Any, ...] | None = None
+
+    def __bool__(self) -> bool:
+        return self._cause is not None or self._interrupt is not None
+
+    def because(self, error: BaseException) -> None:
+        """Stop the build on account of an exception; the first one counts."""
+        if self._cause is None:
+            self._cause = error
+
+    @contextlib.contextmanager
+    def on_interrupt(self) -> Iterator[None]:
+        """Keep SIGINT while in the block, and hand it to whoever handles it afterwards."""
+        before = None
+        if threading.current_thread() is threading.main_thread():
+            before = signal.getsignal(signal.SIGINT)
+        if not callable(before):  # another thread's, or no Python code's: nothing is raised here
+            yield
+            return
+        signal.signal(signal.SIGINT, self._keep)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+        if self._interrupt is not None:
+            before(*self._interrupt)
+
+    def _keep(self, number: int, frame: Any) -> None:
+        self._interrupt = (number, frame)
+
+    def raise_cause(self) -> None:
+        """Raise what asked to stop, if anything did."""
+        error = self._cause
+        if error is None:
+            return
+        if isinstance(error, GpsDeniedInferenceError) or not isinstance(error, Exception):
+            raise error
+        raise EngineBuildError(
+            f"the build was stopped, since its progress could not be told: {error}"
+        ) from error
+
+
+def progress_monitor(library: Any, report: Progress, stop: StopRequest) -> Any:
     """Return an ``IProgressMonitor`` that turns nested phases into one share, never falling.
 
-    An exception of ``report`` stops the build.
+    It ends the build where ``stop`` says so; what ``report`` raises is its cause.
     """
 
     class Monitor(library.IProgressMonitor):  # type: ignore[misc]
@@ -189,13 +249,12 @@ def progress_monitor(library: Any, report: Progress) -> Any:
             with self._lock:
                 self._share = max(self._share, self._share_of(name))
                 share = self._share
-            try:
-                report(share, name)
-            except Exception:  # noqa: BLE001
-                # Called from the builder's C++, which an exception must not cross.
-                _LOG.exception("progress report failed: the build is stopped")
-                return False
-            return True
+            if not stop:
+                try:
+                    report(share, name)
+                except BaseException as error:  # noqa: BLE001
+                    stop.because(error)
+            return not stop
 
         def _share_of(self, name: str) -> float:
             inner, seen = 0.0, set()

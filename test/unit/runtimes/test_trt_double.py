@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,12 @@ from typing import Any
 import pytest
 import tensorrt_double as double
 
+from gps_denied_inference.cli.main import main
 from gps_denied_inference.engines import reasons
 from gps_denied_inference.engines.cache import EngineCache
 from gps_denied_inference.engines.manifest import manifest_path
 from gps_denied_inference.errors import (
+    ConfigurationError,
     DeviceOutOfMemoryError,
     EngineBuildError,
     EngineLoadError,
@@ -122,6 +126,57 @@ def test_a_report_that_fails_stops_the_build(tmp_path: Path) -> None:
 
     with pytest.raises(EngineBuildError, match="stopped"):
         on_double(tmp_path).compile_engine(zoo.resolve("xfeat"), CONFIG, report)
+
+
+def test_an_interrupted_build_is_told_as_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGINT meets the builder's C++, where a KeyboardInterrupt would be lost."""
+    shares: list[float] = []
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(
+        double.BuilderConfig, "during", staticmethod(lambda: os.kill(os.getpid(), signal.SIGINT))
+    )
+    with pytest.raises(KeyboardInterrupt):
+        on_double(tmp_path).compile_engine(
+            zoo.resolve("xfeat"), CONFIG, lambda share, what: shares.append(share)
+        )
+    assert max(shares) < 0.3  # the builder was stopped, not waited for
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not list(tmp_path.glob("*/engine.engine"))
+    assert not list(tmp_path.glob(".staging*"))
+
+
+def test_gdi_compile_says_interrupted_and_exits_with_130(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        double.BuilderConfig, "during", staticmethod(lambda: os.kill(os.getpid(), signal.SIGINT))
+    )
+    monkeypatch.setattr(
+        "gps_denied_inference.runtimes.create_runtime", lambda *_, **__: on_double(tmp_path)
+    )
+    words = ["compile", "xfeat", "--runtime", "tensorrt", "--compute-capability", "8.7"]
+    assert main([*words, "--width", "96", "--height", "64", "--cache", str(tmp_path)]) == 130
+    assert capsys.readouterr().err.strip().endswith("gdi: interrupted")
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [KeyboardInterrupt(), SystemExit(3), ConfigurationError("interrupted: shutting down")],
+    ids=lambda raised: type(raised).__name__,
+)
+def test_what_ends_the_caller_ends_the_build_and_is_told_as_it_is(
+    tmp_path: Path, raised: BaseException
+) -> None:
+    """The node's own report raises while the process is ending."""
+
+    def report(share: float, what: str) -> None:
+        raise raised
+
+    with pytest.raises(type(raised)) as caught:
+        on_double(tmp_path).compile_engine(zoo.resolve("xfeat"), CONFIG, report)
+    assert caught.value is raised
 
 
 def test_tensors_other_than_the_manifests_are_refused(
