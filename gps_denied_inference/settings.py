@@ -29,6 +29,10 @@ Reliability = Literal["reliable", "best_effort"]
 EnginePolicy = Literal["load_only", "build_if_needed"]
 RecoveryPolicy = Literal["restart", "exit", "off"]
 
+_SIDE: dict[str, Any] = {
+    "unit": "px", "minimum": specs.MIN_IMAGE_SIDE, "maximum": specs.MAX_IMAGE_SIDE
+}  # fmt: skip
+_ANGLE: dict[str, Any] = {"unit": "rad", "minimum": -3.2, "maximum": 3.2}
 _CAP: dict[str, Any] = {"unit": "Hz", "minimum": 0.0, "maximum": policy.MAX_RATE}
 
 
@@ -94,17 +98,9 @@ class Settings:
         640,
         "Image width that the engine takes; frames of another size are brought to it with their "
         "aspect ratio kept, and the rest is padded.",
-        unit="px",
-        minimum=specs.MIN_IMAGE_SIDE,
-        maximum=specs.MAX_IMAGE_SIDE,
+        **_SIDE,
     )
-    image_height: int = setting(
-        480,
-        "Image height that the engine takes.",
-        unit="px",
-        minimum=specs.MIN_IMAGE_SIDE,
-        maximum=specs.MAX_IMAGE_SIDE,
-    )
+    image_height: int = setting(480, "Image height that the engine takes.", **_SIDE)
     color: Color = setting(
         "mono",
         "Channels given to the network: 'mono' or 'rgb'.",
@@ -307,16 +303,10 @@ class Settings:
         0.0,
         "Camera on the body, about its forward axis; all three 0: it looks straight down, the "
         "image's top ahead.",
-        unit="rad",
-        minimum=-3.2,
-        maximum=3.2,
+        **_ANGLE,
     )
-    camera_mount_pitch: float = setting(
-        0.0, "About the body's left axis.", unit="rad", minimum=-3.2, maximum=3.2
-    )
-    camera_mount_yaw: float = setting(
-        0.0, "About the body's up axis.", unit="rad", minimum=-3.2, maximum=3.2
-    )
+    camera_mount_pitch: float = setting(0.0, "About the body's left axis.", **_ANGLE)
+    camera_mount_yaw: float = setting(0.0, "About the body's up axis.", **_ANGLE)
     map_frame: str = setting("map", "frame_id of ~/pose and ~/odometry: east, north, up.")
     base_frame: str = setting("base_link", "child_frame_id of ~/odometry.")
     thermal_source: SourceName = setting(
