@@ -116,6 +116,11 @@ class SimulatedFlight:
             pitch=math.radians(2.5) * math.sin(4.0 * phase + 0.5),
         )
 
+    def rotation(self, index: int) -> Matrix:
+        """Return the rotation (3, 3) from the world's axes to the camera's at a frame."""
+        pose = self.pose(index)
+        return _rotation_x(-pose.pitch) @ _rotation_y(-pose.roll) @ _rotation_z(-pose.heading)
+
     def projection(self, index: int, above: float = 0.0) -> Matrix:
         """Return the homography (3, 3) from scene px to px of the frame.
 
@@ -123,7 +128,7 @@ class SimulatedFlight:
             above: m, of the plane that carries the scene, above the ground.
         """
         pose = self.pose(index)
-        rotation = _rotation_x(-pose.pitch) @ _rotation_y(-pose.roll) @ _rotation_z(-pose.heading)
+        rotation = self.rotation(index)
         rows, columns = self._scene.shape[:2]
         # Ground point in m of scene px (u, v), and from it the view of the plane z = height.
         ground = np.array(

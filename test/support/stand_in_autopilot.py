@@ -19,6 +19,7 @@ from typing import Any
 os.environ["MAVLINK20"] = "1"
 
 from pymavlink.dialects.v20 import ardupilotmega as mavlink
+from pymavlink.quaternion import QuaternionBase
 
 PX4, ARDUPILOT = mavlink.MAV_AUTOPILOT_PX4, mavlink.MAV_AUTOPILOT_ARDUPILOTMEGA
 GOOD_ESTIMATOR = 1 | 2 | 4 | 8 | 32
@@ -53,6 +54,8 @@ class Said:
     longitude: float = 8.0
     altitude: float = 500.0
     height: float = 100.0
+    position_sigma: float = 25.0
+    """m; only PX4 says it."""
     faults: Faults = field(default_factory=Faults)
     silent: bool = False
 
@@ -160,11 +163,14 @@ class StandInAutopilot:
             self._send("ekf_status_report", said.estimator_flags, 0, 0, 0, 0, 0)
         else:
             self._send("estimator_status", self.boot_ns // 1000, said.estimator_flags, 0, 0, 0, 0,
-                       0, 0, 25.0, 1.0)  # fmt: skip
+                       0, 0, said.position_sigma, 1.0)  # fmt: skip
 
     def _say_fast(self) -> None:
         said, boot_ms = self.said, self.boot_ns // 1_000_000
-        self._send("attitude_quaternion", boot_ms, *said.quaternion, 0, 0, 0)
+        if said.autopilot == ARDUPILOT:
+            self._send("attitude", boot_ms, *QuaternionBase(said.quaternion).euler, 0, 0, 0)
+        else:
+            self._send("attitude_quaternion", boot_ms, *said.quaternion, 0, 0, 0)
         self._send(
             "global_position_int", boot_ms, round(said.latitude * 1e7),
             round(said.longitude * 1e7), round(said.altitude * 1e3), round(said.height * 1e3),
