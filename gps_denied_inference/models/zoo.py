@@ -7,6 +7,7 @@ by the PyTorch runtime and the exporter; ``gdi models fetch`` brings them.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import importlib.metadata
@@ -219,11 +220,8 @@ def _published(entry: ZooEntry) -> Model:
             remedy = f"delete it and run 'gdi models fetch {entry.name}'"
             check_file(path, entry.weights.sha256, remedy)
             checkpoint = path
-    return Model(
-        name=entry.name,
-        architecture=entry.architecture,
-        kind=entry.kind,
-        descriptor_dim=entry.descriptor_dim,
+    return dataclasses.replace(
+        _bare(entry),
         graph=graph,
         graph_sha256=graph_sha256,
         weights=checkpoint,
@@ -233,23 +231,17 @@ def _published(entry: ZooEntry) -> Model:
 
 def _local(entry: ZooEntry, path: Path) -> Model:
     digest = sha256_of(path)
-    is_graph = path.suffix == ".onnx"
-    if not is_graph and entry.weights is not None and digest == entry.weights.sha256:
+    if path.suffix == ".onnx":
+        return dataclasses.replace(_bare(entry), graph=path, graph_sha256=digest)
+    if entry.weights is not None and digest == entry.weights.sha256:
         # The published checkpoint under another path: the shipped graph belongs to it.
-        published = _published(entry)
-        graph, graph_sha256 = published.graph, published.graph_sha256
-    else:
-        graph, graph_sha256 = (path, digest) if is_graph else (None, "")
-    return Model(
-        name=entry.name,
-        architecture=entry.architecture,
-        kind=entry.kind,
-        descriptor_dim=entry.descriptor_dim,
-        graph=graph,
-        graph_sha256=graph_sha256,
-        weights=None if is_graph else path,
-        weights_sha256="" if is_graph else digest,
-    )
+        return dataclasses.replace(_published(entry), weights=path)
+    return dataclasses.replace(_bare(entry), weights=path, weights_sha256=digest)
+
+
+def _bare(entry: ZooEntry) -> Model:
+    """Return the model without its files."""
+    return Model(entry.name, entry.architecture, entry.kind, entry.descriptor_dim)
 
 
 register_model(

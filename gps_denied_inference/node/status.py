@@ -43,13 +43,7 @@ class Said:
 def camera_status(name: str, account: AccountSnapshot) -> CameraStatus:
     """Fill a CameraStatus from the account of one camera."""
     message = CameraStatus(name=name)
-    message.frames_in = account.frames_in
-    message.frames_out = account.frames_out
-    message.frames_dropped = account.frames_dropped
-    message.drop_reasons = list(account.drops)
-    message.drop_counts = list(account.drops.values())
-    message.rate = account.rate
-    message.time_since_frame = account.time_since_frame
+    _count(message, account)
     stamps = account.stamps
     message.stamps_zero = stamps.zero
     message.stamps_repeated = stamps.repeated
@@ -61,6 +55,17 @@ def camera_status(name: str, account: AccountSnapshot) -> CameraStatus:
     for field in messages.QUALITY:
         setattr(message, field, getattr(account.quality, field))
     return message
+
+
+def _count(message: CameraStatus | InferenceStatus, account: AccountSnapshot) -> None:
+    """Fill in the fields that both messages have: frames in, out and dropped, and their rate."""
+    message.frames_in = account.frames_in
+    message.frames_out = account.frames_out
+    message.frames_dropped = account.frames_dropped
+    message.drop_reasons = list(account.drops)
+    message.drop_counts = list(account.drops.values())
+    message.rate = account.rate
+    message.time_since_frame = account.time_since_frame
 
 
 class StatusPublisher:
@@ -125,13 +130,7 @@ class StatusPublisher:
             # Another thread may close it between the two lines: then nothing runs any more.
             with contextlib.suppress(ConfigurationError):
                 self._describe_engine(message, session)
-        message.frames_in = account.frames_in
-        message.frames_out = account.frames_out
-        message.frames_dropped = account.frames_dropped
-        message.drop_reasons = list(account.drops)
-        message.drop_counts = list(account.drops.values())
-        message.rate = account.rate
-        message.time_since_frame = account.time_since_frame
+        _count(message, account)
         message.stages = list(account.latencies)
         message.latency_p50 = [latency.p50 for latency in account.latencies.values()]
         message.latency_p95 = [latency.p95 for latency in account.latencies.values()]

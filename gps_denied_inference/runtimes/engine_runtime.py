@@ -36,6 +36,7 @@ from gps_denied_inference.runtimes.contract import (
     EngineHandle,
     Model,
     Progress,
+    Readback,
     Tensors,
     TensorSpec,
 )
@@ -145,6 +146,13 @@ class EngineRuntime:
                 f"one of {', '.join(sorted(known)) or 'no options at all'} for model "
                 f"'{model.name}' on runtime '{self.label}'",
             )
+
+    def _handle(
+        self, engine: LoadedEngine, readback: Readback, entry: EngineCacheEntry, started: float
+    ) -> EngineHandle:
+        """Return a handle on an engine whose loading began at ``started`` (``perf_counter``)."""
+        manifest, took = entry.manifest, time.perf_counter() - started
+        return EngineHandle(self, engine, manifest.inputs, manifest.outputs, readback, entry, took)
 
     def infer(self, handle: EngineHandle, inputs: Tensors) -> dict[str, npt.NDArray[Any]]:
         """Run one forward pass; calls on one handle wait for one another.

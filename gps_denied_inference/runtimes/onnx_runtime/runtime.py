@@ -175,15 +175,7 @@ class OrtRuntime(EngineRuntime):
         if settings.provider != "cpu":
             device = f"cuda:{settings.device_index} {machine.device_name}"
         readback = Readback(self.label, library_version(), session.provider, device, precision)
-        return EngineHandle(
-            self,
-            session,
-            manifest.inputs,
-            manifest.outputs,
-            readback,
-            entry,
-            time.perf_counter() - started,
-        )
+        return self._handle(session, readback, entry, started)
 
     def _explain(self, handle: EngineHandle, error: Exception) -> GpsDeniedInferenceError:
         settings = self._settings(handle.entry.config)

@@ -151,16 +151,7 @@ class PytorchRuntime(EngineRuntime):
             device=f"{engine.device} {machine.device_name}" if on_gpu else "cpu",
             precision=self.precision,
         )
-        manifest = verified.manifest
-        return EngineHandle(
-            self,
-            engine,
-            manifest.inputs,
-            manifest.outputs,
-            readback,
-            entry,
-            time.perf_counter() - started,
-        )
+        return self._handle(engine, readback, entry, started)
 
     def _check_asked(self, config: BuildConfig) -> int:
         """Refuse what this runtime does not have; return the device's index."""

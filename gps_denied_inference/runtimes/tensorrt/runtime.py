@@ -194,15 +194,7 @@ class TensorrtRuntime(EngineRuntime):
             device=f"cuda:{gpu.index} {gpu.name}",
             precision=manifest.precision,
         )
-        return EngineHandle(
-            self,
-            engine,
-            manifest.inputs,
-            manifest.outputs,
-            readback,
-            entry,
-            time.perf_counter() - started,
-        )
+        return self._handle(engine, readback, entry, started)
 
     def _explain(self, handle: EngineHandle, error: Exception) -> GpsDeniedInferenceError:
         name = handle.entry.model.name
