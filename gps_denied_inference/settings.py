@@ -32,6 +32,8 @@ RecoveryPolicy = Literal["restart", "exit", "off"]
 _SIDE: dict[str, Any] = {
     "unit": "px", "minimum": specs.MIN_IMAGE_SIDE, "maximum": specs.MAX_IMAGE_SIDE
 }  # fmt: skip
+_K: dict[str, Any] = {"minimum": 1, "maximum": specs.MAX_KEYPOINTS}
+_THREADS: dict[str, Any] = {"minimum": 0, "maximum": specs.MAX_THREADS}
 _ANGLE: dict[str, Any] = {"unit": "rad", "minimum": -3.2, "maximum": 3.2}
 _CAP: dict[str, Any] = {"unit": "Hz", "minimum": 0.0, "maximum": policy.MAX_RATE}
 
@@ -105,9 +107,7 @@ class Settings:
         "mono",
         "Channels given to the network: 'mono' or 'rgb'.",
     )
-    max_keypoints: int = setting(
-        1000, "Keypoints per frame at most (K).", minimum=1, maximum=specs.MAX_KEYPOINTS
-    )
+    max_keypoints: int = setting(1000, "Keypoints per frame at most (K).", **_K)
     detection_threshold: float = setting(
         0.05,
         "Detector heat below which no keypoint is reported.",
@@ -165,9 +165,7 @@ class Settings:
         "vins_mono",
         "Channels of ~/feature_cloud: those that VINS-Mono or VINS-Fusion reads.",
     )
-    cloud_max_points: int = setting(
-        150, "Tracks in ~/feature_cloud at most.", minimum=1, maximum=specs.MAX_KEYPOINTS
-    )
+    cloud_max_points: int = setting(150, "Tracks in ~/feature_cloud at most.", **_K)
     image_transport: ImageTransport = setting(
         "raw",
         "'raw' subscribes image (sensor_msgs/Image), 'compressed' subscribes image/compressed "
@@ -201,9 +199,7 @@ class Settings:
         False, "Refuse engines without a valid Ed25519 signature by engine_public_key."
     )
     engine_public_key: str = setting("", "PEM file of the Ed25519 public key for signed engines.")
-    threads: int = setting(
-        0, "CPU threads of the runtime, 0 = its default.", minimum=0, maximum=specs.MAX_THREADS
-    )
+    threads: int = setting(0, "CPU threads of the runtime, 0 = its default.", **_THREADS)
     cuda_graph: bool = setting(True, "Capture the forward pass into a CUDA graph (GPU only).")
     warmup_iterations: int = setting(
         3,
@@ -282,8 +278,7 @@ class Settings:
     localization_threads: int = setting(
         1,
         "CPU threads of the search on the map, 0 = the runtime's default.",
-        minimum=0,
-        maximum=specs.MAX_THREADS,
+        **_THREADS,
     )
     prior_timeout: float = setting(
         1.0,
