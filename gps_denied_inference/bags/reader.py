@@ -20,10 +20,16 @@ from rosbags.typesys import Stores, get_typestore
 
 from gps_denied_inference.bags import damaged
 from gps_denied_inference.bags.layout import METADATA, data_files
-from gps_denied_inference.errors import ConfigurationError, FrameError, UnknownNameError
+from gps_denied_inference.errors import (
+    ConfigurationError,
+    FrameError,
+    StorageError,
+    UnknownNameError,
+)
 from gps_denied_inference.images.compressed import compressed_to_array
 from gps_denied_inference.images.raw import image_to_array
 from gps_denied_inference.pipeline.camera import calibration_beside
+from gps_denied_inference.storage.files import require_regular
 
 IMAGE_TYPES = {
     "sensor_msgs/msg/Image": False,
@@ -147,12 +153,12 @@ class Bag:
 
     def _file_part(self, file: Path) -> _Part:
         try:
-            if not file.is_file():
-                raise ConfigurationError(f"cannot read bag {file}: no regular file")
+            require_regular(file)
+        except StorageError as error:
+            raise ConfigurationError(f"no bag: {error}") from error
+        try:
             return self._whole_part(file)
         except ConfigurationError as error:
-            if not file.is_file():
-                raise
             part, faults = _Part(file, is_damaged=True), [str(error)]
             for name, kind, _, _ in damaged.records(file, faults):
                 if kind in IMAGE_TYPES:
@@ -286,10 +292,10 @@ class _DamagedError(Exception):
 
 
 def _check_regular(metadata: Path) -> None:
-    if not metadata.is_file():
-        raise ConfigurationError(f"its {METADATA} is no regular file")
-    if metadata.stat().st_size > _MOST_METADATA:
-        raise ConfigurationError(f"its {METADATA} is larger than {_MOST_METADATA} bytes")
+    try:
+        require_regular(metadata, _MOST_METADATA)
+    except StorageError as error:
+        raise ConfigurationError(f"its {METADATA} is refused: {error}") from error
 
 
 def _one_line(error: Exception) -> str:

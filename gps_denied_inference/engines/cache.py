@@ -32,7 +32,15 @@ import filelock
 from gps_denied_inference.engines import reasons
 from gps_denied_inference.engines.entry import EngineCacheEntry
 from gps_denied_inference.engines.gate import EngineGate, GateDecision, RunningMachine
-from gps_denied_inference.engines.layout import PREPARED, RETIRED, STAGING, mark_root, sweep
+from gps_denied_inference.engines.layout import (
+    CACHE,
+    CACHE_ADVICE,
+    PREPARED,
+    RETIRED,
+    STAGING,
+    mark_root,
+    sweep,
+)
 from gps_denied_inference.engines.manifest import EngineManifest, engine_config, manifest_path
 from gps_denied_inference.errors import (
     EngineBuildError,
@@ -49,6 +57,7 @@ from gps_denied_inference.storage.writing import (
     storage_error,
     sync_folder,
     write_durably,
+    write_file,
 )
 from gps_denied_inference.versions import installed_version
 
@@ -217,8 +226,7 @@ class EngineCache:
             StorageError: its folder cannot be written.
         """
         if not (artifact.parent / PREPARED).is_file():
-            with storage(artifact.parent, "write to"):
-                write_durably(artifact.parent / PREPARED, b"")
+            write_file(artifact.parent / PREPARED, b"", "the mark of a prepared engine")
 
     def _entry(
         self, artifact: Path, decision: GateDecision, model: Model, config: BuildConfig
@@ -234,7 +242,7 @@ class EngineCache:
         path = self.root / f"{name}.lock"
         mark_root(self.root)
         lock = filelock.FileLock(str(path))
-        with storage(path, "lock"):
+        with storage("lock", path, "take"):
             try:
                 lock.acquire(timeout=0)
             except filelock.Timeout:
@@ -262,13 +270,13 @@ class EngineCache:
     ) -> None:
         folder = artifact.parent
         staging = self.root / f"{STAGING}{folder.name}-{uuid.uuid4().hex}"
-        with storage(self.root, "write to"):
+        with storage(CACHE, self.root, "write to", CACHE_ADVICE):
             sweep(self.root, folder.name)
             staging.mkdir()
         try:
             staged = staging / artifact.name
             inputs, outputs = _call_builder(recipe, staged, report)
-            with storage(self.root, "write to"):
+            with storage(CACHE, self.root, "write to", CACHE_ADVICE):
                 size, digest = _flush_and_hash(staged)
                 manifest = EngineManifest(
                     model=model.name,
@@ -314,7 +322,10 @@ def _call_builder(
     except GpsDeniedInferenceError:
         raise
     except OSError as error:
-        raise storage_error(staged.parent.parent, "write to", error) from error
+        root, named = staged.parent.parent, error.filename
+        if isinstance(named, str) and not Path(named).is_relative_to(root):
+            raise storage_error("file", Path(named), "use", error) from error
+        raise storage_error(CACHE, root, "write to", error, CACHE_ADVICE) from error
     except Exception as error:
         raise EngineBuildError(
             f"{recipe.runtime_id} could not build the engine: {error}"

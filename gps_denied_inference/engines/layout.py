@@ -12,6 +12,9 @@ from pathlib import Path
 
 from gps_denied_inference.storage.writing import storage, write_durably
 
+CACHE = "engine cache"
+CACHE_ADVICE = "make room with 'gdi cache prune', or prepare engines with 'gdi compile' before"
+"""What helps where it is full or read-only."""
 STAGING = ".staging-"
 RETIRED = ".retired-"
 MARKER = ".gps_denied_inference_engines"
@@ -36,9 +39,9 @@ def mark_root(root: Path) -> None:
     Raises:
         StorageError: it cannot be made, listed or written.
     """
-    with storage(root, "make"):
+    with storage(CACHE, root, "make", CACHE_ADVICE):
         root.mkdir(parents=True, exist_ok=True)
-    with storage(root, "write to"):
+    with storage(CACHE, root, "write to", CACHE_ADVICE):
         if not (root / MARKER).is_file():
             write_durably(root / MARKER, b"")
         if not (root / TAG).exists() and all(_is_own(path.name) for path in root.iterdir()):

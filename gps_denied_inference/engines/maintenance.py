@@ -13,6 +13,7 @@ import filelock
 
 from gps_denied_inference.engines.cache import EngineCache
 from gps_denied_inference.engines.layout import (
+    CACHE,
     MARKER,
     PREPARED,
     is_engine_folder,
@@ -64,7 +65,7 @@ def entries(cache: EngineCache) -> list[CachedEngine]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise storage_error(cache.root, "list", error) from error
+        raise storage_error(CACHE, cache.root, "list", error) from error
     return sorted(found, key=lambda entry: (-entry.last_used, entry.folder.name))
 
 
@@ -168,7 +169,7 @@ def _remove(folder: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise storage_error(folder, "prune", error) from error
+        raise storage_error("engine", folder, "remove", error) from error
     return True
 
 
@@ -182,7 +183,7 @@ def _try_lock(cache: EngineCache, name: str) -> Iterator[bool]:
         yield False
         return
     except OSError as error:
-        raise storage_error(path, "lock", error) from error
+        raise storage_error("lock", path, "take", error) from error
     try:
         yield True
     finally:

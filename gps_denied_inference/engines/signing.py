@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,7 @@ from gps_denied_inference.errors import (
     StorageError,
 )
 from gps_denied_inference.storage.files import MAX_ENGINE_BYTES, MAX_KEY_BYTES, read_regular
-from gps_denied_inference.storage.writing import storage, write_durably
+from gps_denied_inference.storage.writing import write_file, write_new_file
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -53,9 +52,9 @@ def generate_keys(private_key: Path, public_key: Path) -> str:
     public = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    _write_new(private_key, secret, 0o600)
+    write_new_file(private_key, secret, "the private key", 0o600)
     try:
-        _write_new(public_key, public, 0o644)
+        write_new_file(public_key, public, "the public key", 0o644)
     except StorageError:
         private_key.unlink(missing_ok=True)
         raise
@@ -137,8 +136,7 @@ def sign(artifact: Path, key: Ed25519PrivateKey) -> EngineManifest:
         signer=key_id(key.public_key()),
         signature=base64.b64encode(signature).decode("ascii"),
     )
-    with storage(path.parent, "write to"):
-        write_durably(path, signed.to_json())
+    write_file(path, signed.to_json(), "the signed manifest")
     return signed
 
 
@@ -160,14 +158,3 @@ def _require_library() -> None:
         import cryptography  # noqa: F401
     except ImportError as error:
         raise RuntimeUnavailableError("signatures need the cryptography library", _HINT) from error
-
-
-def _write_new(path: Path, data: bytes, mode: int) -> None:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-    except FileExistsError as error:
-        raise StorageError(f"{path} exists already: choose another name") from error
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}") from error

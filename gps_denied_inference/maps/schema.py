@@ -13,13 +13,13 @@ import contextlib
 import hashlib
 import math
 import sqlite3
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from gps_denied_inference.errors import InvalidParameterError, MapError, StorageError
 from gps_denied_inference.maps.descriptor import GlobalDescriptor
 from gps_denied_inference.maps.tiles import MAX_TILE_PX, MapInfo, Place
+from gps_denied_inference.storage.files import require_regular
 
 APPLICATION_ID = 0x47444D50
 """``GDMP``, in the file's header."""
@@ -110,14 +110,8 @@ def read_info(base: sqlite3.Connection, path: Path) -> MapInfo:
 
 def refuse_special(path: Path) -> None:
     """Raise StorageError unless there is nothing or a regular file."""
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise StorageError(f"cannot read map {path}: {error.strerror}") from error
-    if not stat.S_ISREG(mode):
-        raise StorageError(f"map {path} is no regular file")
+    if path.exists():
+        require_regular(path)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import BinaryIO
 
@@ -79,6 +80,11 @@ def open_regular(path: Path, most: int) -> BinaryIO:
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def require_regular(path: Path, most: int = sys.maxsize) -> None:
+    """Refuse what :func:`open_regular` refuses, and raise as it does."""
+    open_regular(path, most).close()
 
 
 def read_regular(path: Path, most: int) -> bytes:

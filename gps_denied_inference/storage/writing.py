@@ -15,11 +15,16 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: temporary file, fsync, atomic rename."""
+def write_durably(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Write a file whole or not at all: temporary file, fsync, atomic rename.
+
+    Args:
+        mode: rights that the file gets, less what the umask takes away.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with temporary.open("xb") as stream:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
@@ -47,25 +52,56 @@ def write_file(path: Path, data: bytes, what: str = "", make_folder: bool = Fals
         ) from error
 
 
+def write_new_file(path: Path, data: bytes, what: str, mode: int = 0o666) -> None:
+    """Write a file as :func:`write_file` does, where there is none of this name yet.
+
+    Raises:
+        StorageError: there is one, the folder cannot be written, or the disk is full.
+    """
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))  # the name is ours now
+    except FileExistsError as error:
+        raise StorageError(f"{path} exists already: choose another name for {what}") from error
+    except OSError as error:
+        raise StorageError(f"cannot write {what} {path}: {error.strerror or error}") from error
+    try:
+        write_durably(path, data, mode)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
+        raise StorageError(f"cannot write {what} {path}: {error.strerror or error}") from error
+
+
 @contextlib.contextmanager
-def storage(path: Path, doing: str) -> Iterator[None]:
-    """Turn an ``OSError`` inside the block into a ``StorageError`` that names ``path``."""
+def storage(what: str, path: Path, doing: str, advice: str = "") -> Iterator[None]:
+    """Turn an ``OSError`` inside the block into a ``StorageError``, see :func:`storage_error`."""
     try:
         yield
     except OSError as error:
-        raise storage_error(path, doing, error) from error
+        raise storage_error(what, path, doing, error, advice) from error
 
 
-def storage_error(path: Path, doing: str, error: OSError) -> StorageError:
-    """Say in one line what the file system refused and what to do about it."""
+def storage_error(
+    what: str, path: Path, doing: str, error: OSError, advice: str = ""
+) -> StorageError:
+    """Say in one line what the file system refused and what to do about it.
+
+    Args:
+        what: what ``path`` is to a user, e.g. ``"engine cache"``.
+        doing: what was to be done with it, e.g. ``"write to"``.
+        advice: what else helps where the disk is full or the place read-only.
+    """
+    remedies = ["choose another folder"]
     if error.errno in _FULL:
-        advice = "free space there, 'gdi cache prune', or choose another folder"
+        remedies = ["free space there", *remedies]
     elif error.errno in _DENIED:
-        advice = "make it writable, choose another folder, or prepare engines beforehand"
-    else:
-        advice = "choose another folder"
+        remedies = ["make it writable", *remedies]
+    if advice and len(remedies) > 1:
+        remedies.append(advice)
     reason = error.strerror or str(error)
-    return StorageError(f"cannot {doing} engine cache {path}: {reason}; {advice}")
+    return StorageError(f"cannot {doing} {what} {path}: {reason}; {', or '.join(remedies)}")
 
 
 def sync_folder(path: Path) -> None:

@@ -9,17 +9,17 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import stat
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gps_denied_inference.errors import ConfigurationError, MapError, StorageError
+from gps_denied_inference.errors import ConfigurationError, MapError
 from gps_denied_inference.maps.frame import LocalFrame
 from gps_denied_inference.maps.sources.bands import Bands
 from gps_denied_inference.maps.sources.raster import Image, Mask
+from gps_denied_inference.storage.files import require_regular
 
 _SAMPLE = 1 << 20
 _EDGE_POINTS = 21
@@ -53,11 +53,7 @@ def open_dataset(path: Path) -> Any:
         MapError: GDAL reads no raster in it.
     """
     rasterio = load_rasterio()
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise StorageError(f"map source {path} is no regular file")
-    except OSError as error:
-        raise StorageError(f"cannot read map source {path}: {error.strerror}") from error
+    require_regular(path)
     try:
         with warnings.catch_warnings():
             # That a plain image has no place is no news: its place is given otherwise, or refused.

@@ -7,7 +7,6 @@ import functools
 import hashlib
 import math
 import sqlite3
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -15,11 +14,12 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from gps_denied_inference.errors import FrameError, MapError
+from gps_denied_inference.errors import FrameError, MapError, StorageError
 from gps_denied_inference.images.compressed import decode_image
 from gps_denied_inference.maps.frame import LocalFrame
 from gps_denied_inference.maps.sources.gdal import fingerprint, load_rasterio
 from gps_denied_inference.maps.sources.raster import Image, Mask
+from gps_denied_inference.storage.files import read_regular
 
 HALF_WORLD = 20_037_508.342789244
 """m, half the side of the square that Web Mercator maps the Earth to."""
@@ -207,10 +207,10 @@ class Folder:
         file = self._names.get((zoom, x, y))
         if file is None:
             return None
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_TILE_BYTES:
-            raise MapError(f"{file} is no regular file of at most {_MAX_TILE_BYTES} bytes")
-        return file.read_bytes()
+        try:
+            return read_regular(file, _MAX_TILE_BYTES)
+        except StorageError as error:
+            raise MapError(f"tile {zoom}/{x}/{y} is refused: {error}") from error
 
     def close(self) -> None:
         """See :class:`Backend`."""

@@ -155,7 +155,7 @@ def test_metadata_that_is_no_file_or_too_deep(tmp_path: Path) -> None:
 
 def test_a_pipe_is_no_bag(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mcap")
-    with pytest.raises(ConfigurationError, match="cannot read bag .*pipe.mcap: no regular file"):
+    with pytest.raises(ConfigurationError, match=r"cannot read .*pipe.mcap: it is no regular file"):
         Bag(tmp_path / "pipe.mcap")
 
 
