@@ -98,6 +98,11 @@ class Locator:
         """What holds for the whole map."""
         return self.store.info
 
+    @property
+    def running_since(self) -> float | None:
+        """Monotonic s at which the forward pass that runs now began; None = none runs."""
+        return self._networks.running_since if self._networks is not None else None
+
     def locate(
         self, image: npt.NDArray[np.uint8], prior: Prior, camera: CameraModel | None
     ) -> Attempt:

@@ -184,6 +184,13 @@ class Networks:
         self.handles.append(handle)
         return handle
 
+    @property
+    def running_since(self) -> float | None:
+        """Monotonic s at which the forward pass that runs now began; None = none runs."""
+        return min(
+            (h.running_since for h in self.handles if h.running_since is not None), default=None
+        )
+
     def close(self) -> None:
         """Give every engine back. May be called more than once."""
         handles, self.handles = self.handles, []

@@ -142,8 +142,8 @@ class InferenceSession:
     @property
     def running_since(self) -> float | None:
         """Monotonic s at which the forward pass that runs now began; None = none runs."""
-        handles = self._networks.handles if self._networks is not None else ()
-        return min((h.running_since for h in handles if h.running_since is not None), default=None)
+        networks = self._networks
+        return networks.running_since if networks is not None else None
 
     def limit_keypoints(self, limit: int) -> None:
         """Use the reduced engine while ``limit`` asks for fewer keypoints (0 = no limit)."""

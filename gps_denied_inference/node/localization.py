@@ -12,7 +12,8 @@ import math
 import os
 import threading
 import time
-from concurrent.futures import Future
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 from std_msgs.msg import Header
 
-from gps_denied_inference.errors import GpsDeniedInferenceError
+from gps_denied_inference.errors import GpsDeniedInferenceError, InferenceHungError
 from gps_denied_inference.locator import Locator, optics_of, width_of
 from gps_denied_inference.node import localization_messages as messages
-from gps_denied_inference.node.frame_worker import RateLimiter
+from gps_denied_inference.node.frame_worker import POLL_PERIOD, RateLimiter
 from gps_denied_inference.node.localization_messages import LocalizationPublishers, Placed
 from gps_denied_inference.node.priors import Priors
 from gps_denied_inference.node.transitions import described, traced
@@ -77,6 +78,7 @@ class Localization:
         self._priors: Priors | None = None
         self._locator: Locator | None = None
         self._slot: NewestSlot[_Frame] = NewestSlot()
+        self._searched: _Frame | None = None
         self._ended: Future[None] | None = None
         self._limiter = RateLimiter()
         self._lock = threading.Lock()
@@ -142,17 +144,52 @@ class Localization:
         self._was_located = False
         self._ended = self._thread.submit(self._run)
 
-    def stop(self) -> None:
-        """Search no more; returns once the frame in work is done."""
+    @property
+    def running_since(self) -> float | None:
+        """Monotonic s at which the search's forward pass that runs now began; None = none runs."""
+        locator = self._locator
+        return locator.running_since if locator is not None else None
+
+    @property
+    def thread_id(self) -> int:
+        """Native id of the thread that searches."""
+        return self._thread.native_id
+
+    def stop(self, hung: Callable[[float], bool]) -> None:
+        """Search no more; returns once the frame in work is done.
+
+        Args:
+            hung: told for how many seconds this waits; True: the forward pass will not come back.
+
+        Raises:
+            InferenceHungError: it said so; thread and engines are left to it.
+        """
         self._slot.close()
         ended, self._ended = self._ended, None
+        begin = time.monotonic()
+        while ended is not None and not wait([ended], POLL_PERIOD).done:
+            if hung(time.monotonic() - begin):
+                self._leave()
+                raise InferenceHungError("a search on the map does not come back")
         if ended is not None:
             ended.result()
+
+    def _leave(self) -> None:
+        """Leave thread and engines to a search that hangs; if it ever ends, both go."""
+        if self._searched is not None:
+            line = "a forward pass does not come back"
+            self._report_failure(self._searched, "search_hung", line)
+        locator, self._locator = self._locator, None
+        if locator is not None:
+            self._thread.submit(locator.close)
+        self._thread.close(wait=False)
+        self._node.has_hung = True
 
     def _run(self) -> None:
         with contextlib.suppress(OSError, AttributeError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         while (frame := self._slot.take()) is not None:
+            self._searched = frame
             try:
                 self._search(frame)
             except GpsDeniedInferenceError as error:
@@ -160,6 +197,7 @@ class Localization:
             except BaseException as error:  # noqa: BLE001 - the next frame is another
                 self._report_failure(frame, "internal_error", described(error))
                 self._logger.debug(traced(error))
+        self._searched = None
 
     def _search(self, frame: _Frame) -> None:
         with self._lock:
@@ -170,6 +208,8 @@ class Localization:
         base = priors.at(frame.stamp_ns)
         prior = course.search_from(frame.stamp_ns, base)
         attempt = locator.locate(frame.image, prior, frame.camera)
+        if self._locator is not locator:
+            return  # nobody waits for it any more
         estimate = course.found(attempt)
         self._frames += 1
         accepted = attempt.fix is not None and estimate.state == "located" and estimate.silent == 0
@@ -261,12 +301,11 @@ class Localization:
         )  # fmt: skip
 
     def destroy(self) -> None:
-        """Give everything back."""
-        self.stop()
+        """Give everything back; nothing is searched any more (see :meth:`stop`)."""
         locator, self._locator = self._locator, None
         if locator is not None:
             self._thread.submit(locator.close).result()
-        self._thread.close()
+        self._thread.close(wait=locator is not None)
         priors, self._priors = self._priors, None
         if priors is not None:
             priors.destroy()

@@ -197,7 +197,7 @@ class InferenceNode(ManagedNode):
             worker.start()
             self._inputs.subscribe(worker)
             self._watch.begin()
-            self.recovery.begin(worker, self._session)
+            self.recovery.begin(worker, self._session, self._localization)
             self._warn_of_unknown_parameters()
         except ConfigurationError as error:
             self.get_logger().error(f"activate refused: {error}")
@@ -273,7 +273,7 @@ class InferenceNode(ManagedNode):
             raise
         finally:
             if self._localization is not None:
-                self._localization.stop()
+                self._localization.stop(self.recovery.search_hung)
 
     def _leave_engine(self) -> None:
         """Leave thread and engine to a forward pass that hangs; if it ever ends, both go."""

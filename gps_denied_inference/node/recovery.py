@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lifecycle_msgs.msg import State
 
@@ -15,8 +15,12 @@ from gps_denied_inference.node.frame_worker import FrameWorker
 from gps_denied_inference.node.rclpy_compat import lifecycle_state
 from gps_denied_inference.node.transitions import described
 from gps_denied_inference.pipeline.task_health import Finding
+from gps_denied_inference.runtimes.stopwatch import Stopwatch
 from gps_denied_inference.session import InferenceSession
 from gps_denied_inference.settings import Settings
+
+if TYPE_CHECKING:
+    from gps_denied_inference.node.localization import Localization
 
 EXIT_CODE = 75
 """Of a process that ends because only another process can help (EX_TEMPFAIL of sysexits.h)."""
@@ -35,6 +39,9 @@ LEAVING = 1.0
 
 PATIENCE = 5.0
 """s that deactivate waits for a forward pass where ``infer_timeout`` is 0."""
+
+INFER_HANGS, SEARCH_HANGS = "infer hangs", "search hangs"
+"""Causes: a forward pass of the frames, one of the search on the map."""
 
 
 class Recovery:
@@ -59,16 +66,20 @@ class Recovery:
         self._settings = settings
         self._publish = publish
         self._ended = threading.Event()
-        self._session: InferenceSession | None = None
+        self._passes: Stopwatch | None = None
+        self._searches: Stopwatch | None = None
         self._in_a_row = 0
         self.fault: Finding | None = None
         self.restarts = 0
         self.is_running = False
 
-    def begin(self, worker: FrameWorker, session: InferenceSession) -> None:
-        """Look after ``worker`` from now."""
+    def begin(
+        self, worker: FrameWorker, session: InferenceSession, search: Localization | None = None
+    ) -> None:
+        """Look after ``worker`` from now, and after the ``search`` on a map where there is one."""
         self._ended = threading.Event()
-        self._session = session
+        self._passes = Stopwatch(session, worker.thread_id)
+        self._searches = None if search is None else Stopwatch(search, search.thread_id)
         self.fault = None
         threading.Thread(
             target=self._watch, args=(worker, session, self._ended), name="watchdog", daemon=True
@@ -82,30 +93,32 @@ class Recovery:
 
     def hung(self, waited: float) -> bool:
         """Return whether a forward pass that somebody waited for since ``waited`` s hangs."""
-        since = self._session.running_since if self._session is not None else None
-        if since is None:
+        return self._hangs(self._passes, INFER_HANGS, waited)
+
+    def search_hung(self, waited: float) -> bool:
+        """Return the same of a forward pass of the search on the map."""
+        return self._hangs(self._searches, SEARCH_HANGS, waited)
+
+    def _hangs(self, stopwatch: Stopwatch | None, cause: str, waited: float) -> bool:
+        seconds = stopwatch.seconds() if stopwatch is not None else 0.0
+        if seconds == 0.0:
             return False
         limit = self._settings().infer_timeout or PATIENCE
         if self._node.interrupted.is_set():
             limit = min(limit, LEAVING)
-        known = self.fault is not None and self.fault.cause == "infer hangs"
-        return known or min(waited, time.monotonic() - since) >= limit
+        known = self.fault is not None and self.fault.cause == cause
+        return known or min(waited, seconds) >= limit
 
     def _watch(
         self, worker: FrameWorker, session: InferenceSession, ended: threading.Event
     ) -> None:
-        begin = last = time.monotonic()
-        running, seconds = session.running_since, 0.0
+        begin, passes, searches = time.monotonic(), self._passes, self._searches
+        assert passes is not None
         while not ended.wait(PERIOD):
-            now = time.monotonic()
-            # A process that was stopped, or got no processor, is not an infer that hangs.
-            step, last = min(now - last, 4 * PERIOD), now
-            since = session.running_since
-            seconds = seconds + step if since is not None and since == running else 0.0
-            running = since
-            if now - begin > STEADY:
+            if time.monotonic() - begin > STEADY:
                 self._in_a_row = 0
-            fault = self._judge(worker, seconds, self._settings())
+            searching = searches.seconds() if searches is not None else 0.0
+            fault = self._judge(worker, passes.seconds(), searching, self._settings())
             if fault is None:
                 if self.fault is not None:
                     self._node.get_logger().info(f"infer answers again, after: {self.fault.line}")
@@ -123,12 +136,20 @@ class Recovery:
                 return
 
     @staticmethod
-    def _judge(worker: FrameWorker, seconds: float, settings: Settings) -> Finding | None:
-        if 0.0 < settings.infer_timeout <= seconds:
+    def _judge(
+        worker: FrameWorker, seconds: float, searching: float, settings: Settings
+    ) -> Finding | None:
+        limit = settings.infer_timeout
+        if 0.0 < limit <= seconds:
             return Finding(
-                "infer hangs",
-                f"infer hangs: a forward pass has not come back for {settings.infer_timeout:g} s "
-                "(infer_timeout)",
+                INFER_HANGS,
+                f"infer hangs: a forward pass has not come back for {limit:g} s (infer_timeout)",
+            )
+        if 0.0 < limit <= searching:
+            return Finding(
+                SEARCH_HANGS,
+                "search hangs: a forward pass of the search on the map has not come back for "
+                f"{limit:g} s (infer_timeout)",
             )
         if 0 < settings.infer_failure_limit <= worker.failures_in_row:
             return Finding(
@@ -143,7 +164,7 @@ class Recovery:
         if self._settings().recovery == "exit":
             self._exit(fault, "recovery is 'exit'")
             return
-        if gpu and fault.cause == "infer hangs":
+        if gpu and fault.cause in (INFER_HANGS, SEARCH_HANGS):
             self._exit(fault, "a GPU that hangs is freed by the end of the process only")
             return
         self.is_running = True

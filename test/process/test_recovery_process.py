@@ -19,12 +19,16 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from node_process import UNCONFIGURED as UNCONFIGURED_STATE
 from node_process import Driver, NodeProcess, driven, image_message, textured_frames
 
+from gps_denied_inference.demo.simulation import SimulatedFlight
+from gps_denied_inference.msg import LocalizationStatus
+
 PROGRAM = Path(__file__).parents[1] / "support" / "hanging_node.py"
 SMALL = {
     "image_width": 160, "image_height": 128, "max_keypoints": 50, "threads": 1,
     "device": "cpu", "status_rate": 10.0, "thermal_source": "none",
 }  # fmt: skip
 HANGS = "infer hangs: a forward pass has not come back for"
+SEARCH_HANGS = "search hangs: a forward pass of the search on the map has not come back for"
 
 
 @contextmanager
@@ -177,3 +181,88 @@ def test_exit_is_what_recovery_exit_means(tmp_path: Path) -> None:
         command.write_text("hang", encoding="utf-8")
         send_until(driver, lambda: process.process.poll() is not None, "the end", 10.0)
         assert process.wait_for_exit(1.0) == 75
+
+
+@pytest.mark.slow
+def test_a_map_search_that_hangs_is_noticed_and_recovered(tmp_path: Path) -> None:
+    from localizing_process import PARAMETERS, Heard
+    from simulated_map import scene_map
+
+    values = {**PARAMETERS, "map_file": str(scene_map()), "recovery": "restart", "threads": 1}
+    command = tmp_path / "fault"
+    environment = {"GDI_FAULT": str(command), "GDI_FAULT_RUNTIME": "onnxruntime"}
+    with driven(tmp_path, parameters=values, environment=environment, program=PROGRAM) as (
+        process, driver,
+    ):  # fmt: skip
+        heard = Heard(driver, SimulatedFlight(frames=240), [], [], [], [])
+        name = f"{process.full_name}/localization_status"
+        driver.node.create_subscription(LocalizationStatus, name, heard.status.append, 100)
+        assert driver.configure(300.0), process.output
+        assert driver.activate(), process.output
+        heard.step()
+
+        def flown(fact: Any, what: str, limit: float) -> float:
+            begin = time.monotonic()
+
+            def sent() -> bool:
+                heard.publish()
+                time.sleep(0.05)
+                return bool(fact())
+
+            driver.wait_until(sent, what, limit)
+            return time.monotonic() - begin
+
+        command.write_text("hang search", encoding="utf-8")
+        answered = len(driver.features)
+        flown(lambda: SEARCH_HANGS in driver.statuses[-1].task_detail, "the report", 10.0)
+        noticed = time.time() - command.with_name("hangs").stat().st_mtime
+        assert len(driver.features) > answered + 5  # frames do not wait for the search
+        command.unlink()
+        flown(lambda: "recovered: active again" in process.output, "the recovery", 20.0)
+        found = re.search(r"recovered: active again ([\d.]+) s after: search hangs", process.output)
+        assert found is not None
+        recovered = float(found[1])
+        print(f"map search: noticed in {noticed:.2f} s, active again {recovered:.1f} s later")
+        assert noticed < 2.0
+        assert noticed + recovered < 10.0
+        searched = len(heard.status)  # how long a search takes is the machine's
+        flown(lambda: len(heard.status) > searched, "a search", 60.0)
+        assert [s.reason for s in heard.status].count("search_hung") == 1
+        driver.wait_for_status(lambda s: s.task_ok, "all well")
+
+        command.write_text("hang search", encoding="utf-8")
+        seen = len(heard.status)
+        flown(lambda: len(heard.status) == seen, "a search that hangs", 5.0)
+        time.sleep(0.5)
+        process.signal(signal.SIGTERM)
+        assert process.wait_for_exit(8.0) == 0
+        assert "terminate called" not in process.output
+        assert "Traceback" not in process.output
+
+
+def test_deactivate_answers_while_a_map_search_hangs(tmp_path: Path) -> None:
+    from localizing_process import PARAMETERS, Heard
+    from simulated_map import scene_map
+
+    values = {**PARAMETERS, "map_file": str(scene_map()), "recovery": "off", "infer_timeout": 0.0}
+    command = tmp_path / "fault"
+    environment = {"GDI_FAULT": str(command), "GDI_FAULT_RUNTIME": "onnxruntime"}
+    with driven(tmp_path, parameters=values, environment=environment, program=PROGRAM) as (
+        process, driver,
+    ):  # fmt: skip
+        heard = Heard(driver, SimulatedFlight(frames=240), [], [], [], [])
+        assert driver.configure(300.0), process.output
+        assert driver.activate(), process.output
+        command.write_text("hang search", encoding="utf-8")
+        for _ in range(10):
+            heard.publish()
+            time.sleep(0.1)
+        begin = time.monotonic()
+        assert not driver.deactivate()
+        assert time.monotonic() - begin < 7.0
+        assert driver.state() == UNCONFIGURED_STATE
+        assert "a search on the map does not come back" in process.output
+        command.unlink()
+        assert driver.configure(300.0), process.output
+        assert driver.activate(), process.output
+        driver.publish_until_answered(1)

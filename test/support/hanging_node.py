@@ -1,10 +1,11 @@
 """An ``inference_node`` whose vendor's library hangs, fails or answers NaN on command.
 
-The command is the text of the file that ``GDI_FAULT`` names: ``hang``, ``fail`` or ``nan``; no
-file, no fault. The double stands where the package calls the library: ``InferenceSession.run`` of
-ONNX Runtime, ``Module.__call__`` of PyTorch, the stream's synchronisation of TensorRT (whose own
-double runs on a machine without a GPU). A hanging call sleeps in native code, as a driver would,
-without the interpreter's lock.
+The command is the text of the file that ``GDI_FAULT`` names: ``hang``, ``hang search`` (the search
+on the map alone), ``fail`` or ``nan``; no file, no fault. The double stands where the package calls
+the library: ``InferenceSession.run`` of ONNX Runtime, ``Module.__call__`` of PyTorch, the stream's
+synchronisation of TensorRT (whose own double runs on a machine without a GPU). A hanging call
+touches the file ``hangs`` beside the command and sleeps in native code, as a driver would, without
+the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import ctypes
 import functools
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 
 COMMAND = Path(os.environ["GDI_FAULT"])
+PASSES = "GDI_FAULT_PASSES" in os.environ
 
 
 def faulty(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,9 +34,13 @@ def faulty(call: Callable[..., Any]) -> Callable[..., Any]:
             command = COMMAND.read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             return call(*arguments, **named)
-        if command == "hang":
-            while True:
-                ctypes.CDLL(None).sleep(3600)
+        if command == "hang search" and threading.current_thread().name != "localization":
+            return call(*arguments, **named)
+        if command.startswith("hang"):
+            COMMAND.with_name("hangs").touch()
+            # Without GDI_FAULT_PASSES it hangs for ever; with it, until the file is gone.
+            while not (PASSES and not COMMAND.exists()):
+                ctypes.CDLL(None).usleep(200_000 if PASSES else 900_000_000)
         if command == "fail":
             raise RuntimeError("the double of the vendor's library fails")
         results = call(*arguments, **named)
