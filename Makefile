@@ -1,6 +1,7 @@
 # make demo [SOURCE=folder, video or rosbag2]   real images through the real node; writes out/demo/
 # make test [ARGS="-k lifecycle"]               every test that this machine can run
 # make fuzz MINUTES=60                         hostile inputs, so long for each kind of input
+# make soak HOURS=1                             real processes, a fault every 20 s (or MINUTES=10); out/soak/
 # make lint                                     ruff, mypy and the rules of imports
 # make docs                                     the documentation as pages, links checked; out/site/
 # make build                                    only set up and build
@@ -10,7 +11,7 @@
 # choose interpreter, ROS release and the virtual environment's place.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint docs build clean distclean
+.PHONY: help demo test fuzz soak lint docs build clean distclean
 
 RUN := tools/with_env
 ARGS ?=
@@ -38,6 +39,12 @@ test:
 fuzz:
 	@tools/bootstrap test
 	@GDI_FUZZ_MINUTES=$(MINUTES) GDI_FUZZ_EXAMPLES=2000 $(RUN) python -m pytest -q -s test/unit/fuzz test/node/test_fuzz_lifecycle.py $(ARGS)
+
+soak: export PYTHONPATH := test/support:test/unit/autopilot:test/process:$(PYTHONPATH)
+soak:
+	@tools/bootstrap test
+	@$(RUN) python test/soak/run_soak.py --hours $(or $(HOURS),0) \
+		--minutes $(if $(HOURS),0,$(if $(filter command line,$(origin MINUTES)),$(MINUTES),10)) $(ARGS)
 
 lint:
 	@tools/bootstrap test

@@ -47,6 +47,10 @@ class MapStore:
         if not path.exists():
             raise StorageError(f"no map at {path}: prepare one with 'gdi map prepare'")
         refuse_special(path)
+        # Of this map alone: caches of the class would keep it after it was closed.
+        self.load = functools.lru_cache(maxsize=CACHED_TILES)(self._load)
+        self.centres = functools.cache(self._centres)
+        self.descriptors = functools.cache(self._descriptors)
         with storage(path, "open"):
             self._base = sqlite3.connect(
                 f"{path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False
@@ -69,7 +73,6 @@ class MapStore:
         except BaseException:
             self.close()
             raise
-        self.load = functools.lru_cache(maxsize=CACHED_TILES)(self._load)
 
     @property
     def info(self) -> MapInfo:
@@ -92,8 +95,7 @@ class MapStore:
         counts = dict(self._base.execute("SELECT id, count FROM tiles").fetchall())
         return [(place, counts[place.id]) for place in self._places.values()]
 
-    @functools.lru_cache(maxsize=16)  # noqa: B019 - a store lives as long as its node is configured
-    def centres(self, level: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    def _centres(self, level: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Return the ids (N,) of a level's tiles and their centres (N, 2), m east and north."""
         gsd = self._gsd(level)
         chosen = [place for place in self._places.values() if place.level == level]
@@ -102,8 +104,7 @@ class MapStore:
         corners = np.array([[place.east, place.north] for place in chosen]).reshape(-1, 2)
         return ids, corners + np.column_stack([half, -half]) if len(chosen) else corners
 
-    @functools.lru_cache(maxsize=16)  # noqa: B019
-    def descriptors(self, level: int) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    def _descriptors(self, level: int) -> tuple[npt.NDArray[np.int64], FloatArray]:
         """Return the ids (N,) of a level's tiles and their global descriptors (N, D)."""
         ids, _ = self.centres(level)
         query = "SELECT id, descriptor FROM tiles WHERE level = ?"
@@ -159,7 +160,9 @@ class MapStore:
             raise MapError(f"{self.path}: its content is not the one that was sealed")
 
     def close(self) -> None:
-        """Give the file back."""
+        """Give the file back, and what was kept of it. May be called more than once."""
+        for cached in (self.load, self.centres, self.descriptors):
+            cached.cache_clear()
         self._base.close()
 
     def _gsd(self, level: int) -> float:

@@ -260,12 +260,14 @@ class Localization:
         )
 
     def _report_failure(self, frame: _Frame, kind: str, line: str) -> None:
+        if self._locator is None:
+            return  # left: nobody waits for it any more
         self._frames += 1
         now = time.monotonic()
         if now - self._logged.get(kind, -LOG_PERIOD) >= LOG_PERIOD:
             self._logged[kind] = now
             self._logger.error(f"localization failed ({kind}): {line}")
-        if self._publishers is not None and self._locator is not None:
+        if self._publishers is not None:
             self._publishers.status(
                 frame.header,
                 state=messages.STATE_SEARCHING,
