@@ -44,6 +44,8 @@ from gps_denied_inference.maps.frame import LocalFrame
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = 240
+INTERIM = 300.0
+"""s between two reports on what was flown so far."""
 PARAMETERS = {
     "task": "localize", "device": "cpu", "image_width": 320, "image_height": 256,
     "max_keypoints": 200, "threads": 1, "warmup_iterations": 1, "fix_rate": 1.0,
@@ -129,27 +131,49 @@ def fly(options: argparse.Namespace, folder: Path) -> Report:
                                    "camera": camera.process.pid})  # fmt: skip
         stack.callback(sampler.close)
         begin = time.monotonic()
-        struck = put_in(flight, begin, seconds, options)
-        finish = time.monotonic()
-        time.sleep(3.0)
+        struck: list[tuple[str, float, float]] = []
+
+        def report() -> Report:
+            answers, finish = list(monitor.answers), time.monotonic()
+            heard = [a.time for a in answers]
+            known = [f for f in list(struck) if f[2] + LOOKED_AT <= finish]
+            return Report(
+                begin, finish, [Struck(n, b, d, recovered_after(d, heard)) for n, b, d in known],
+                list(camera.sent), answers,
+                judge_all(list(monitor.counts), answers, list(camera.sent)),
+                list(sampler.rows), list(monitor.fixes),
+                [t for t, m in list(autopilot.got["GLOBAL_POSITION_SENSOR"]) if not m.flags],
+                list(node.exits),
+                [*notes, describe_load(sampler.load)],
+            )  # fmt: skip
+
+        def write_so_far() -> None:
+            while not end.wait(INTERIM):
+                write(report(), options.out)
+
+        threading.Thread(target=write_so_far, daemon=True).start()
+        try:
+            put_in(flight, begin, seconds, options, struck)
+        except KeyboardInterrupt:
+            notes.append("asked to end before its time")
         assert link.process.poll() is None, link.output
-        heard = [a.time for a in monitor.answers]
-        return Report(
-            begin, finish,
-            [Struck(n, b, d, recovered_after(d, heard)) for n, b, d in struck],
-            list(camera.sent), list(monitor.answers),
-            judge_all(monitor.counts, monitor.answers, camera.sent),
-            sampler.rows, monitor.fixes,
-            [t for t, m in autopilot.got["GLOBAL_POSITION_SENSOR"] if not m.flags], node.exits,
-            notes,
-        )  # fmt: skip
+        return report()
+
+
+def describe_load(load: list[float]) -> str:
+    """Say how busy the computer was: what else runs on it costs frames and time."""
+    low, middle, high = np.percentile(load or [math.nan], (5, 50, 95))
+    return (
+        f"load average {low:.1f}, {middle:.1f}, {high:.1f} (5, 50, 95 %) on {os.cpu_count()} "
+        "processors"
+    )
 
 
 def put_in(
-    flight: Flight, begin: float, seconds: float, options: argparse.Namespace
-) -> list[tuple[str, float, float]]:
-    """Put in a fault every so often; return each one's name, begin and end."""
-    struck: list[tuple[str, float, float]] = []
+    flight: Flight, begin: float, seconds: float, options: argparse.Namespace,
+    struck: list[tuple[str, float, float]],
+) -> None:  # fmt: skip
+    """Put in a fault every so often; note each one's name, begin and end in ``struck``."""
     draw = rounds(flight.random)
     due = begin + options.every
     while due + options.every <= begin + seconds:
@@ -163,7 +187,6 @@ def put_in(
         print(f"{(start - begin) / 60.0:6.2f} min  {name}", flush=True)
         due = max(due + options.every, end + LOOKED_AT)
     time.sleep(max(0.0, begin + seconds - time.monotonic()))
-    return struck
 
 
 def wait_for(fact: Any, limit: float, node: Node) -> None:
@@ -172,6 +195,15 @@ def wait_for(fact: Any, limit: float, node: Node) -> None:
         if time.monotonic() > end:
             raise SystemExit(f"the flight did not begin within {limit:g} s:\n{node.target.output}")
         time.sleep(0.05)
+
+
+def write(report: Report, out: Path) -> tuple[dict[str, Any], list[str]]:
+    """Write the report's figures and picture; return the figures and the bounds that are broken."""
+    figures = report.figures()
+    broken = figures["broken"] = report.broken(figures)
+    (out / "report.json").write_text(json.dumps(figures, indent=1) + "\n")
+    report.picture(out / "soak.png")
+    return figures, broken
 
 
 def main() -> int:
@@ -191,10 +223,7 @@ def main() -> int:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     report = fly(options, folder)
-    figures = report.figures()
-    broken = figures["broken"] = report.broken(figures)
-    (options.out / "report.json").write_text(json.dumps(figures, indent=1) + "\n")
-    report.picture(options.out / "soak.png")
+    figures, broken = write(report, options.out)
     print(report.text(figures))
     print("\n".join(f"BROKEN: {line}" for line in broken) or "every bound holds")
     return 1 if broken else 0

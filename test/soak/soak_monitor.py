@@ -89,9 +89,10 @@ class Monitor:
     def _status(self, message: InferenceStatus) -> None:
         self.status = message
         stamp = message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
+        made = stamp - time.time() + time.monotonic()
         self.counts.append(
             Count(
-                stamp - time.time() + time.monotonic(), message.state == InferenceStatus.STATE_ACTIVE,
+                made, message.state == InferenceStatus.STATE_ACTIVE,
                 message.frames_in, message.frames_out, message.frames_dropped,
                 dict(zip(message.drop_reasons, message.drop_counts, strict=True)),
             )

@@ -147,11 +147,13 @@ class Sampler:
     """What each process holds, once a second.
 
     Attributes:
+        load: the computer's load average over a minute, once a second.
         rows: (monotonic s, process's name, pid, RSS in MiB, threads, open files, GPU MiB or None).
     """
 
     def __init__(self, pids: Callable[[], Mapping[str, int]], period: float = 1.0) -> None:
         self._pids, self._period = pids, period
+        self.load: list[float] = []
         self.rows: list[tuple[float, str, int, float, int, int, float | None]] = []
         self._closing = threading.Event()
         self._gpu = _gpu_memory()
@@ -161,6 +163,7 @@ class Sampler:
     def _run(self) -> None:
         while not self._closing.wait(self._period):
             gpu = self._gpu() if self._gpu else {}
+            self.load.append(os.getloadavg()[0])
             for name, pid in self._pids().items():
                 folder = Path("/proc", str(pid))
                 try:

@@ -154,7 +154,7 @@ class Report:
             "faults": len(self.struck),
             "recovery_worst_s": worst.recovered if worst else math.nan,
             "recovery_worst_of": worst.name if worst else "",
-            "recovery_p50_s": float(np.median([s.recovered for s in self.struck])),
+            "recovery_p50_s": float(np.median([s.recovered for s in self.struck] or [math.nan])),
             "recovery_by_fault": {
                 name: {"times": len(all_), "worst_s": max(all_)}
                 for name, all_ in sorted(by_name.items())
