@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -317,3 +319,16 @@ def test_what_a_map_says_of_itself_survives_json() -> None:
     for wrong in ({"levels": ()}, {"levels": (0.6, 0.3)}, {"tile_px": 100}, {"overlap": 0.9}):
         with pytest.raises(InvalidParameterError):
             dataclasses.replace(INFO, **wrong)
+
+
+def test_a_map_that_was_closed_is_not_kept(tmp_path: Path) -> None:
+    write(tmp_path / "a.map")
+    store = MapStore(tmp_path / "a.map")
+    ids, _ = store.centres(0)
+    store.descriptors(0)
+    tile, gone = weakref.ref(store.load(int(ids[0]))), weakref.ref(store)
+    store.close()
+    assert tile() is None
+    del store
+    gc.collect()
+    assert gone() is None
