@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from gps_denied_inference.errors import InvalidParameterError
+from gps_denied_inference.errors import InvalidParameterError, UnknownNameError
 
 _TYPE_NAMES: dict[type, str] = {
     bool: "bool",
@@ -103,6 +104,47 @@ class Parameter:
     def held(self, value: object) -> object:
         """Return a value that passed :meth:`check` as a dataclass of settings holds it."""
         return tuple(value) if isinstance(value, list) else value
+
+
+class Table:
+    """Base of the dataclasses of settings, each field of which is one row."""
+
+    @classmethod
+    def table(cls, documented: bool = False) -> tuple[Parameter, ...]:
+        """Return the rows in their order of declaration.
+
+        Args:
+            documented: leave out choices that other packages bring, or that are for tests.
+        """
+        del documented
+        return rows(cls)
+
+    @classmethod
+    def from_mapping(cls: type[T], values: Mapping[str, object]) -> T:
+        """Check every value against its row, and what no single row can.
+
+        Raises:
+            UnknownNameError: a name that is no setting.
+            InvalidParameterError: a value of the wrong type or out of bounds.
+        """
+        known = {row.name: row for row in cls.table()}
+        for name, value in values.items():
+            if name not in known:
+                raise UnknownNameError("parameter", name, known)
+            known[name].check(value)
+        settings = cls(**{name: known[name].held(value) for name, value in values.items()})
+        settings.validate()
+        return settings
+
+    def validate(self) -> None:
+        """Check what no single row can: settings that depend on each other.
+
+        Raises:
+            InvalidParameterError: names the parameter, the value and the bound.
+        """
+
+
+T = TypeVar("T", bound=Table)
 
 
 def setting(default: object, description: str, **details: Any) -> Any:

@@ -8,16 +8,14 @@ README's table are made from it, so they cannot drift apart.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gps_denied_inference.errors import UnknownNameError
 from gps_denied_inference.images.choices import Color, DepthScaling
 from gps_denied_inference.parameter import Parameter, rows, setting
 from gps_denied_inference.runtimes import specs, table
 from gps_denied_inference.runtimes.specs import AskedPrecision
-from gps_denied_inference.settings_rules import check_together
+from gps_denied_inference.settings_rules import SettingsRules
 from gps_denied_inference.thermal import SourceName, policy
 
 Task = Literal["extract", "track", "match", "localize"]
@@ -38,12 +36,8 @@ _ANGLE: dict[str, Any] = {"unit": "rad", "minimum": -3.2, "maximum": 3.2}
 _CAP: dict[str, Any] = {"unit": "Hz", "minimum": 0.0, "maximum": policy.MAX_RATE}
 
 
-def _runtime_choices(documented: bool) -> tuple[str, ...]:
-    return ("auto", *(table.documented_names() if documented else table.runtime_names()))
-
-
 @dataclass(frozen=True)
-class Settings:
+class Settings(SettingsRules):
     """All settings, valid by construction (:meth:`from_mapping` or :meth:`validate`)."""
 
     task: Task = setting(
@@ -351,48 +345,10 @@ class Settings:
     )
 
     @classmethod
-    def table(cls, documented: bool = False) -> Iterator[Parameter]:
-        """Iterate over the rows in their order of declaration.
-
-        Args:
-            documented: leave out choices that other packages bring, or that are for tests.
-        """
-        for row in rows(cls):
-            if row.name == "runtime":
-                row = dataclasses.replace(row, choices=_runtime_choices(documented))
-            yield row
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, object]) -> Settings:
-        """Check every value against its row.
-
-        Raises:
-            UnknownNameError: a name that is no setting.
-            InvalidParameterError: a value of the wrong type or out of bounds.
-        """
-        known = {row.name: row for row in cls.table()}
-        for name, value in values.items():
-            if name not in known:
-                raise UnknownNameError("parameter", name, known)
-            known[name].check(value)
-        settings = cls(**{name: known[name].held(value) for name, value in values.items()})  # type: ignore[arg-type]
-        settings.validate()
-        return settings
-
-    @property
-    def cameras(self) -> tuple[str, ...]:
-        """The cameras' names; one that is empty where there is one camera without a name."""
-        return self.camera_names or ("",)
-
-    @property
-    def keeps_tracks(self) -> bool:
-        """True for the tasks that follow features from frame to frame."""
-        return self.task in ("track", "localize")
-
-    def validate(self) -> None:
-        """Check what no single row can: settings that depend on each other.
-
-        Raises:
-            InvalidParameterError: names the parameter, the value and the bound.
-        """
-        check_together(self)
+    def table(cls, documented: bool = False) -> tuple[Parameter, ...]:
+        """See :meth:`Table.table`; ``runtime`` takes its choices from the table of runtimes."""
+        names = table.documented_names() if documented else table.runtime_names()
+        return tuple(
+            dataclasses.replace(row, choices=("auto", *names)) if row.name == "runtime" else row
+            for row in rows(cls)
+        )

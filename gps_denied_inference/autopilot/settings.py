@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gps_denied_inference.autopilot.fix import AskedKind
 from gps_denied_inference.autopilot.policy import PolicyLimits
-from gps_denied_inference.parameter import Parameter, rows, setting
+from gps_denied_inference.parameter import Table, setting
 
 
 @dataclass(frozen=True)
-class LinkSettings:
+class LinkSettings(Table):
     """Valid settings of the link."""
 
     autopilot_url: str = setting(
@@ -89,11 +88,6 @@ class LinkSettings:
     status_rate: float = setting(
         2.0, "Rate of ~/status and /diagnostics.", unit="Hz", minimum=0.1, maximum=50.0
     )
-
-    @classmethod
-    def table(cls) -> Iterator[Parameter]:
-        """Iterate over the rows in their order of declaration."""
-        return iter(rows(cls))
 
     def limits(self) -> PolicyLimits:
         """Return what the policy goes by.

@@ -139,10 +139,9 @@ class AutopilotLinkNode(ManagedNode):
             )
 
     def _read(self) -> LinkSettings:
-        values = {name: self.get_parameter(name).value for name in self._rows}
-        for name, row in self._rows.items():
-            row.check(values[name])
-        return LinkSettings(**values)
+        return LinkSettings.from_mapping(
+            {name: self.get_parameter(name).value for name in self._rows}
+        )
 
     @reported
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
