@@ -1,4 +1,5 @@
-# make demo [SOURCE=folder, video or rosbag2]   real images through the real node; writes out/demo/
+# make demo                                    a simulated flight through the real node, and one over a map
+# make demo SOURCE=FLIGHT                       your own folder of images, video or rosbag2; out/demo/
 # make test [ARGS="-k lifecycle"]               every test that this machine can run
 # make fuzz MINUTES=60                         hostile inputs, so long for each kind of input
 # make soak HOURS=1                             real processes, a fault every 20 s (or MINUTES=10); out/soak/
@@ -28,9 +29,10 @@ build:
 	@tools/bootstrap run
 
 demo:
-	@tools/bootstrap run
-	@source="$(SOURCE)"; \
-	$(RUN) python -m gps_denied_inference demo --out "$(OUT)" $${source:+--source "$$source"} $(ARGS)
+	@source="$(SOURCE)"; stage=run; kind=(--source "$$source"); \
+	if [[ -z $$source ]]; then stage=demo; kind=(--localize); fi; \
+	tools/bootstrap $$stage && \
+	$(RUN) python -m gps_denied_inference demo --out "$(OUT)" "$${kind[@]}" $(ARGS)
 
 test:
 	@tools/bootstrap test

@@ -14,12 +14,14 @@ from gps_denied_inference.errors import ConfigurationError, RuntimeUnavailableEr
 
 if TYPE_CHECKING:
     from gps_denied_inference.demo.frame import Frame, FrameSource
+    from gps_denied_inference.demo.report import MapPart
     from gps_denied_inference.demo.score import Pair
 
 HELP = (
     "Start the real node as its own process, fly a source past it, and write report.json, "
     "report.html, features.png and matches.png. Without --source the flight is simulated over a "
-    "Landsat 7 scene, so that the true motion is known."
+    "Landsat 7 scene, so that the true motion is known. With --localize a second flight is found "
+    "on a map of that scene, prepared in other light and colours: localization.png shows it."
 )
 
 
@@ -28,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", metavar="PATH", help="folder of images, video or rosbag2")
     parser.add_argument("--topic", help="image topic, for a bag that has several")
     parser.add_argument("--frames", type=int, metavar="N", help="at most so many frames")
+    parser.add_argument(
+        "--localize",
+        action="store_true",
+        help="then fly over a map of the simulated scene and hold the positions against the truth",
+    )
     parser.add_argument(
         "--rate",
         type=float,
@@ -49,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fly, score, report; 1 when a frame is unaccounted for or matches disagree."""
+    """Fly, score, report; 1 when a frame is unaccounted for, or matches or positions disagree."""
     from gps_denied_inference.demo.report import build_report, write_report
     from gps_denied_inference.demo.score import Score
     from gps_denied_inference.demo.sources import open_source
@@ -58,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigurationError(f"--frames {args.frames}: at least 1")
     if args.rate is not None and not args.rate > 0:
         raise ConfigurationError(f"--rate {args.rate:g}: more than 0 Hz")
+    if args.localize and args.source:
+        raise ConfigurationError("--localize flies over the simulated scene: leave out --source")
     try:
         from gps_denied_inference.clients.demo_driver import fly
     except ImportError as error:
@@ -88,16 +97,44 @@ def run(args: argparse.Namespace) -> int:
     for note in source.notes:
         print(f"gdi: {note}", file=sys.stderr)
     report = build_report(source, flight, score)
-    written = write_report(out, report, score, _pictured(source, score.pair))
+    over_map = _localize(args.frames, parameters, out) if args.localize else None
+    written = write_report(out, report, score, _pictured(source, score.pair), over_map)
     if args.json is not None:
         from gps_denied_inference.storage.documents import write_json
 
         write_json(args.json, report)
     _print_summary(report)
+    if over_map is not None:
+        print(over_map.in_words)
     print("written: " + ", ".join(str(path) for path in written))
     for line in report["failures"]:
         print(f"demo failed: {line}", file=sys.stderr)
     return 1 if report["failures"] else 0
+
+
+def _localize(frames: int | None, parameters: Mapping[str, str], out: Path) -> MapPart:
+    """Prepare the map, fly over it, and hold what was found against the truth."""
+    from gps_denied_inference.clients.map_flight_driver import fly_over_map
+    from gps_denied_inference.demo import map_flight, map_pictures
+    from gps_denied_inference.demo.report import MapPart
+    from gps_denied_inference.demo.scene_map import FIGURE, engine_parameters, make_scene_map
+    from gps_denied_inference.demo.simulation import STEEP, SimulatedFlight
+
+    flight = SimulatedFlight(max(2, frames or FIGURE), manoeuvre=STEEP)
+    with _Progress("fixes") as progress:
+        path = make_scene_map(
+            out,
+            engine_parameters(parameters),
+            lambda done, total: progress.report(f"preparing the map, {total} tiles", 0),
+        )
+        flown = fly_over_map(flight, path, parameters, out / "node_map.log", progress.report)
+    summary = map_flight.summarise(flight, flown)
+    return MapPart(
+        summary,
+        map_flight.failures(summary),
+        map_flight.in_words(summary),
+        map_pictures.draw(flight, flown),
+    )
 
 
 def _parameters(args: argparse.Namespace) -> dict[str, str]:
@@ -191,7 +228,8 @@ def _print_summary(report: Mapping[str, Any]) -> None:
 class _Progress:
     """One live line on stderr while it is a terminal, one line per step elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, counted: str = "frames answered") -> None:
+        self._counted = counted
         self._step = ""
         self._is_live = sys.stderr.isatty()
 
@@ -202,9 +240,9 @@ class _Progress:
         if self._is_live:
             sys.stderr.write("\r\033[K")
 
-    def report(self, step: str, answered: int) -> None:
-        """Show what is being done and how many frames are answered."""
-        line = f"{step}: {answered} frames answered" if answered else step
+    def report(self, step: str, count: int) -> None:
+        """Show what is being done and how far it is."""
+        line = f"{step}: {count} {self._counted}" if count else step
         if self._is_live:
             sys.stderr.write(f"\r\033[K{line}")
             sys.stderr.flush()

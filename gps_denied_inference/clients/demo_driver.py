@@ -6,29 +6,24 @@ drops it says in ``~/status``. Everything stays on this machine, in a ROS domain
 
 from __future__ import annotations
 
-import array
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import rclpy
-from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from gps_denied_inference.clients.node_process import NODE_NAME, NodeProcess
+from gps_denied_inference.clients.own_domain import frame_message, isolated_node, nanoseconds
 from gps_denied_inference.demo.flight import Flight, NodeStatus
-from gps_denied_inference.demo.frame import Frame, FrameSource
+from gps_denied_inference.demo.frame import FrameSource
 from gps_denied_inference.errors import InferenceError
 from gps_denied_inference.msg import FeatureArray, InferenceStatus
 from gps_denied_inference.node import qos
 from gps_denied_inference.pipeline.features import Features
-from gps_denied_inference.storage.share import shared_path
 
 Report = Callable[[str, int], None]
 """Called with what is being done and the number of frames answered."""
@@ -60,7 +55,7 @@ def fly(
         ConfigurationError: the node refused to configure.
         InferenceError: the node could not be driven, or ended by itself.
     """
-    with _isolated_node() as (node, executor):
+    with isolated_node() as (node, executor):
         flown = _FlightOverRos(node, executor, parameters, log, on_answer, rate, report)
         return flown.run(source)
 
@@ -130,7 +125,7 @@ class _FlightOverRos:
 
     def _take_features(self, message: FeatureArray) -> None:
         now = time.monotonic()
-        sent = self._sent.pop(_nanoseconds(message.header.stamp), None)
+        sent = self._sent.pop(nanoseconds(message.header.stamp), None)
         if sent is None:
             return  # a second answer to one frame, or one that was never sent: not counted
         index, begin = sent
@@ -163,7 +158,7 @@ class _FlightOverRos:
         published = 0
         begin = time.monotonic()
         for frame in source:
-            message = _message(frame)
+            message = frame_message(frame)
             if self._rate is not None:
                 due = begin + published / self._rate
                 process.wait(lambda: False, max(0.0, due - time.monotonic()))
@@ -196,48 +191,6 @@ class _FlightOverRos:
         if process.status is None:
             raise InferenceError(f"the node never published its status: see {self._log}")
         return _plain(process.status)
-
-
-@contextmanager
-def _isolated_node() -> Iterator[tuple[Node, SingleThreadedExecutor]]:
-    """A node of this process in a domain and namespace of its own, on this machine only."""
-    # Domains 1..101 keep DDS's ports below the ephemeral range of Linux. The namespace keeps two
-    # demos apart whose process ids fall on the same domain.
-    domain = 1 + os.getpid() % 101
-    os.environ["ROS_DOMAIN_ID"] = str(domain)
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    # Fast DDS loses large frames with its defaults. Jazzy reads the first name, Kilted the second.
-    profile = str(shared_path("config", "fastdds_large_images.xml"))
-    for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
-        os.environ.setdefault(name, profile)
-    context = Context()
-    rclpy.init(args=[], context=context, domain_id=domain)
-    try:
-        node = Node("demo_driver", namespace=f"/demo_{os.getpid()}", context=context)
-        executor = SingleThreadedExecutor(context=context)
-        executor.add_node(node)
-        try:
-            yield node, executor
-        finally:
-            executor.shutdown()
-            node.destroy_node()
-    finally:
-        context.try_shutdown()
-
-
-def _message(frame: Frame) -> Image:
-    message = Image()
-    message.header.stamp.sec, message.header.stamp.nanosec = divmod(frame.stamp_ns, 1_000_000_000)
-    message.header.frame_id = "camera"
-    message.height, message.width = frame.image.shape[:2]
-    message.encoding = "mono8" if frame.image.ndim == 2 else "rgb8"
-    message.step = message.width * (1 if frame.image.ndim == 2 else 3)
-    message.data = array.array("B", frame.image.tobytes())
-    return message
-
-
-def _nanoseconds(stamp: object) -> int:
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)  # type: ignore[attr-defined]
 
 
 def _features(message: FeatureArray) -> Features:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import html
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,23 @@ from gps_denied_inference.storage.documents import write_json, write_text
 
 LEAST_AGREEING_SHARE = 0.70
 """With less of the matches agreeing with the known true motion, the demo has failed."""
+
+
+@dataclass(frozen=True)
+class MapPart:
+    """What the flight over the map adds to the report.
+
+    Attributes:
+        summary: the report's ``localization``.
+        failures: one line for everything that is not as it should be.
+        in_words: for a terminal.
+        picture: PNG.
+    """
+
+    summary: Mapping[str, Any]
+    failures: Sequence[str]
+    in_words: str
+    picture: bytes
 
 
 def build_report(source: FrameSource, flight: Flight, score: Score) -> dict[str, Any]:
@@ -107,12 +125,18 @@ def failures(report: Mapping[str, Any]) -> list[str]:
 
 
 def write_report(
-    folder: Path, report: Mapping[str, Any], score: Score, frames: Mapping[int, Frame]
+    folder: Path,
+    report: dict[str, Any],
+    score: Score,
+    frames: Mapping[int, Frame],
+    over_map: MapPart | None = None,
 ) -> list[Path]:
     """Write report.json, report.html and, where two successive frames were answered, pictures.
 
     Args:
+        report: of :func:`build_report`; takes what ``over_map`` adds.
         frames: the two frames of ``score.pair``, by index.
+        over_map: of the flight over the map, if there was one.
 
     Raises:
         StorageError: the folder is not writable, or the disk is full.
@@ -122,6 +146,10 @@ def write_report(
         first, second = (frames[score.pair.index + step].image for step in (0, 1))
         pictures["features.png"] = encode_png(draw_features(first, score.pair))
         pictures["matches.png"] = encode_png(draw_matches(first, second, score.pair))
+    if over_map is not None:
+        pictures["localization.png"] = over_map.picture
+        report["localization"] = over_map.summary
+        report["failures"] = [*report["failures"], *over_map.failures]
     for name, png in pictures.items():
         write_picture(folder / name, png)
     write_text(folder / "report.html", render_html(report, pictures, score.shares))
@@ -141,6 +169,9 @@ def render_html(
     captions = {
         "features.png": "Features of one frame; brighter means a higher score",
         "matches.png": "Matches of two successive frames: green agree with the motion, red do not",
+        "localization.png": "A second flight, found on a map without GPS. The map shows the scene "
+        "in another day's light and colours; the node is told height and attitude, with errors, "
+        "and never the position",
     }
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'>",
@@ -160,7 +191,8 @@ def render_html(
             f"<figcaption>{captions[name]}</figcaption></figure>"
         )
     parts.append(_latency_table(report["latency_ms"]))
-    for section in ("frames", "runtime", "model", "features", "matches", "node"):
+    sections = ("frames", "runtime", "model", "features", "matches", "node", "localization")
+    for section in (name for name in sections if name in report):
         parts.append(_table(section, report[section]))
     if shares:
         parts.append("<h2>agreeing share of each pair of frames</h2>" + _chart(shares))

@@ -31,6 +31,7 @@ _MEAN_HEIGHT = 5_500.0  # m, so that a 640 px image sees about 9 m per px
 _FIGURE = 240  # frames that the whole figure of eight takes
 _NOISE = 1.0  # grey levels, standard deviation
 _ROOFS = (150.0, 350.0, 600.0)  # m above the ground: 3 to 11 % more motion than the ground's
+_EAST_NORTH_UP = np.diag([1.0, -1.0, -1.0])  # from east, south, down
 _PITCH, _SIDE = 62, 36  # scene px, of the grid that roofs stand on, and their side
 
 
@@ -46,6 +47,24 @@ class Pose:
     pitch: float
 
 
+@dataclass(frozen=True)
+class Manoeuvre:
+    """How much the flight swings.
+
+    Attributes:
+        climb: share of the mean height, up and down.
+        roll, pitch: rad, to either side.
+    """
+
+    climb: float = 0.12
+    roll: float = math.radians(3.0)
+    pitch: float = math.radians(2.5)
+
+
+STEEP = Manoeuvre(0.30, math.radians(7.5), math.radians(7.5))
+"""Height 30 % up and down, tilted by up to 10 degrees."""
+
+
 class SimulatedFlight:
     """The demo's default source.
 
@@ -56,6 +75,13 @@ class SimulatedFlight:
         seed: of the sensor noise.
         scene: uint8 (H, W, 3) RGB; the sample scene where None.
         relief: roofs stand on the ground; else it is flat.
+        manoeuvre: how much the flight swings.
+        ground_sample: m per px of the scene.
+        scale: of the whole flight, its height as well as its figure.
+
+    Attributes:
+        scene: uint8 (H, W, 3) RGB.
+        camera_matrix: (3, 3) px, of the frames.
 
     Raises:
         InvalidParameterError: fewer than two frames.
@@ -73,6 +99,9 @@ class SimulatedFlight:
         seed: int = 7,
         scene: npt.NDArray[np.uint8] | None = None,
         relief: bool = False,
+        manoeuvre: Manoeuvre | None = None,
+        ground_sample: float = GROUND_SAMPLE,
+        scale: float = 1.0,
     ) -> None:
         if frames < 2:
             raise InvalidParameterError("frames", frames, "at least 2")
@@ -84,15 +113,18 @@ class SimulatedFlight:
         self._height = height
         self._period_ns = round(1e9 / rate)
         self._seed = seed
-        self._scene = load_scene() if scene is None else scene
+        self._manoeuvre = manoeuvre or Manoeuvre()
+        self._ground_sample = ground_sample
+        self._scale = scale
+        self.scene = load_scene() if scene is None else scene
         # Surfaces from the ground up: height in m, what it carries, and where it is.
-        everywhere = np.full(self._scene.shape[:2], 255, np.uint8)
-        self._surfaces = [(0.0, self._scene, everywhere)]
+        everywhere = np.full(self.scene.shape[:2], 255, np.uint8)
+        self._surfaces = [(0.0, self.scene, everywhere)]
         if relief:
             self.name += ", with roofs"
-            self._surfaces += _roofs(self._scene)
+            self._surfaces += _roofs(self.scene)
         focal = _FOCAL_RATIO * width
-        self._camera = np.array(
+        self.camera_matrix = np.array(
             [[focal, 0.0, (width - 1) / 2.0], [0.0, focal, (height - 1) / 2.0], [0.0, 0.0, 1.0]]
         )
 
@@ -101,25 +133,29 @@ class SimulatedFlight:
 
     def pose(self, index: int) -> Pose:
         """Return the camera's pose at a frame."""
-        phase = _phase(index)
-        east = 6_300.0 * math.sin(phase)
-        south = 4_200.0 * math.sin(2.0 * phase)
+        phase, swing = _phase(index), self._manoeuvre
+        east = self._scale * 6_300.0 * math.sin(phase)
+        south = self._scale * 4_200.0 * math.sin(2.0 * phase)
         velocity_east = 6_300.0 * math.cos(phase)
         velocity_south = 2.0 * 4_200.0 * math.cos(2.0 * phase)
         return Pose(
             east=east,
             south=south,
-            height=_MEAN_HEIGHT * (1.0 + 0.12 * math.sin(3.0 * phase)),
+            height=self._scale * _MEAN_HEIGHT * (1.0 + swing.climb * math.sin(3.0 * phase)),
             # The image's top points along the flight: heading 0 is north, clockwise.
             heading=math.atan2(velocity_east, -velocity_south),
-            roll=math.radians(3.0) * math.sin(5.0 * phase),
-            pitch=math.radians(2.5) * math.sin(4.0 * phase + 0.5),
+            roll=swing.roll * math.sin(5.0 * phase),
+            pitch=swing.pitch * math.sin(4.0 * phase + 0.5),
         )
 
     def rotation(self, index: int) -> Matrix:
         """Return the rotation (3, 3) from the world's axes to the camera's at a frame."""
         pose = self.pose(index)
         return _rotation_x(-pose.pitch) @ _rotation_y(-pose.roll) @ _rotation_z(-pose.heading)
+
+    def camera_to_enu(self, index: int) -> Matrix:
+        """Return the rotation (3, 3) of a frame's camera to east, north, up."""
+        return np.asarray(_EAST_NORTH_UP @ self.rotation(index).T, np.float64)
 
     def projection(self, index: int, above: float = 0.0) -> Matrix:
         """Return the homography (3, 3) from scene px to px of the frame.
@@ -128,17 +164,17 @@ class SimulatedFlight:
             above: m, of the plane that carries the scene, above the ground.
         """
         pose = self.pose(index)
-        rotation = self.rotation(index)
-        rows, columns = self._scene.shape[:2]
+        side = self._ground_sample
+        rows, columns = self.scene.shape[:2]
         # Ground point in m of scene px (u, v), and from it the view of the plane z = height.
         ground = np.array(
             [
-                [GROUND_SAMPLE, 0.0, -GROUND_SAMPLE * (columns - 1) / 2.0 - pose.east],
-                [0.0, GROUND_SAMPLE, -GROUND_SAMPLE * (rows - 1) / 2.0 - pose.south],
+                [side, 0.0, -side * (columns - 1) / 2.0 - pose.east],
+                [0.0, side, -side * (rows - 1) / 2.0 - pose.south],
                 [0.0, 0.0, pose.height - above],
             ]
         )
-        homography = self._camera @ rotation @ ground
+        homography = self.camera_matrix @ self.rotation(index) @ ground
         return np.asarray(homography / homography[2, 2], np.float64)
 
     def motion(self, start: int, end: int) -> Matrix:
@@ -153,7 +189,7 @@ class SimulatedFlight:
             back = np.asarray(np.linalg.inv(self.projection(index, above)), np.float64)
             at = np.rint(_transform(back, points)).astype(np.intp)
             x, y = at[:, 0], at[:, 1]
-            rows, columns = self._scene.shape[:2]
+            rows, columns = self.scene.shape[:2]
             inside = (x >= 0) & (y >= 0) & (x < columns) & (y < rows)
             there = np.zeros(len(points), np.bool_)
             there[inside] = where[y[inside], x[inside]] > 0

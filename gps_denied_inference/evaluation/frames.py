@@ -117,8 +117,11 @@ def _from_row(row: Mapping[str, str], folder: Path, info: MapInfo) -> FrameRecor
     if row.get("r00"):
         turn = np.array([[float(row[f"r{i}{j}"]) for j in range(3)] for i in range(3)])
     east, north = _number(row, "camera_x_m"), _number(row, "camera_y_m")
-    camera = complex(east, north) if east is not None and north is not None else None
-    camera = camera or _place(row, info, "uav_") or _place(row, info, "")
+    places = (
+        complex(east, north) if east is not None and north is not None else None,
+        _place(row, info, "uav_"), _place(row, info, ""),
+    )  # fmt: skip
+    camera = next((place for place in places if place is not None), None)
     axis = _place(row, info, "image_centre_")
     if axis is None and camera is not None:
         axis = camera if turn is None or height is None else camera + _lean(turn, height)

@@ -117,6 +117,21 @@ def test_simulated_flight(tmp_path: Path, cache: Path) -> None:
     assert json.loads((tmp_path / "copy.json").read_text()) == report
 
 
+@pytest.mark.slow
+def test_a_flight_over_the_map(tmp_path: Path, cache: Path) -> None:
+    pytest.importorskip("rasterio", reason="rasterio is not installed")
+    done = demo(tmp_path, cache, "--frames", "16", "--localize", settings=("threads=1",))
+    said = assert_all_answered(tmp_path, done, 16)["localization"]
+    assert said["published"] == said["answered"] == 16
+    assert said["fixes"] >= 4
+    assert said["error_m_p50"] < 90.0
+    assert said["followed_share"] > 0.9
+    picture = cv2.imread(str(tmp_path / "localization.png"))
+    assert picture is not None
+    assert picture.std() > 30.0
+    assert "fixes:" in done.stdout
+
+
 def test_folder_of_uav_frames(tmp_path: Path, cache: Path, shared_data: Path) -> None:
     source = str(shared_data / "caliterra" / "images")
     done = demo(tmp_path, cache, "--source", source, "--frames", "6")
@@ -185,6 +200,7 @@ def test_frames_faster_than_the_node_are_counted_as_dropped(tmp_path: Path, cach
         (("--source", "no/such/folder"), "source no/such/folder does not exist"),
         (("--set", "max_keypoints"), "give NAME=VALUE"),
         (("--frames", "0"), "at least 1"),
+        (("--localize", "--source", "flight"), "leave out --source"),
     ],
 )
 def test_what_cannot_run_says_so_in_one_line(

@@ -17,9 +17,9 @@ from lifecycle_msgs.msg import Transition
 from link_process import flown
 from localizing_process import HEIGHT, WIDTH, localizing, ns
 from node_process import LONG_TESTS
-from simulated_map import ORIGIN, truth
 from test_link import eventually
 
+from gps_denied_inference.demo.scene_map import ORIGIN, truth
 from gps_denied_inference.maps.frame import LocalFrame
 from gps_denied_inference.msg import AutopilotLinkStatus, LocalizationStatus
 

@@ -17,9 +17,10 @@ from localizing_process import HEIGHT, PARAMETERS, WIDTH, localizing, ns
 from node_process import driven
 from rclpy.duration import Duration
 from sensor_msgs.msg import NavSatFix
-from simulated_map import KEYPOINTS, ORIGIN, scene_map, truth
+from simulated_map import scene_map
 
 from gps_denied_inference.demo.scene import GROUND_SAMPLE
+from gps_denied_inference.demo.scene_map import KEYPOINTS, ORIGIN, truth
 from gps_denied_inference.maps.frame import LocalFrame
 from gps_denied_inference.maps.store import MapStore
 from gps_denied_inference.msg import LocalizationStatus

@@ -15,9 +15,10 @@ from geometry_msgs.msg import PoseWithCovarianceStamped
 from nav_msgs.msg import Odometry
 from node_process import Driver, NodeProcess, driven, image_message
 from sensor_msgs.msg import CameraInfo, NavSatFix, Range
-from simulated_map import ORIGIN, scene_map, truth
+from simulated_map import scene_map
 from std_msgs.msg import Float64
 
+from gps_denied_inference.demo.scene_map import ORIGIN, truth
 from gps_denied_inference.demo.simulation import SimulatedFlight
 from gps_denied_inference.maps.frame import LocalFrame
 from gps_denied_inference.msg import LocalizationStatus
@@ -95,9 +96,11 @@ def ns(header: Any) -> int:
 
 
 @contextmanager
-def localizing(folder: Path, **parameters: Any) -> Iterator[tuple[NodeProcess, Heard]]:
+def localizing(
+    folder: Path, namespace: str = "", **parameters: Any
+) -> Iterator[tuple[NodeProcess, Heard]]:
     values = {**PARAMETERS, "map_file": str(scene_map()), **parameters}
-    with driven(folder, parameters=values) as (process, driver):
+    with driven(folder, namespace, values) as (process, driver):
         heard = Heard(driver, SimulatedFlight(frames=240), [], [], [], [])
         for kind, topic, kept in (
             (NavSatFix, "fix", heard.fixes),

@@ -15,7 +15,7 @@ from gps_denied_inference.cli.demo import _print_summary
 from gps_denied_inference.demo.flight import Flight, NodeStatus
 from gps_denied_inference.demo.frame import Frame
 from gps_denied_inference.demo.pictures import draw_features, draw_matches
-from gps_denied_inference.demo.report import build_report, write_report
+from gps_denied_inference.demo.report import MapPart, build_report, write_report
 from gps_denied_inference.demo.score import Pair, Score
 from gps_denied_inference.errors import FrameError, StorageError
 from gps_denied_inference.pipeline.features import Features
@@ -178,6 +178,17 @@ def test_all_is_written_and_the_page_needs_no_other_file(tmp_path: Path) -> None
     assert len(References.found) == 2
     assert all(reference.startswith("data:image/png;base64,") for reference in References.found)
     assert "&lt;flight &amp; more&gt;" in page
+
+
+def test_what_the_flight_over_the_map_gave_is_part_of_the_report(tmp_path: Path) -> None:
+    score, report = scored(), build_report(Source(), FLIGHT, scored())
+    part = MapPart({"fixes": 7}, ["a fix is 900 m off"], "", b"png")
+    written = write_report(tmp_path, report, score, frames(), part)
+    assert tmp_path / "localization.png" in written
+    said = json.loads((tmp_path / "report.json").read_text())
+    assert said["localization"] == {"fixes": 7}
+    assert said["failures"] == ["a fix is 900 m off"]
+    assert "a fix is 900 m off" in (tmp_path / "report.html").read_text()
 
 
 def test_without_answers_the_report_is_written_without_pictures(tmp_path: Path) -> None:

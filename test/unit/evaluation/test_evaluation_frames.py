@@ -75,6 +75,11 @@ class TestTables:
         assert record.stamp == 7.5
         assert record.path == tmp_path / "images" / "a.jpg"
 
+    def test_a_camera_over_the_middle_of_the_map_is_known(self, tmp_path):
+        row = {"frame": "a.jpg", "camera_x_m": 0, "camera_y_m": 0, "lat_deg": "1", "lon_deg": "1"}
+        (record,) = read_frames(table(tmp_path, [row]), INFO)
+        assert record.camera == record.axis == 0j
+
     def test_what_is_empty_is_not_known(self, tmp_path):
         (record,) = read_frames(
             table(tmp_path, [{"frame": "a.jpg", "lat_deg": "0.001", "lon_deg": "0", "agl_m": ""}]),
