@@ -28,7 +28,7 @@ import numpy as np
 from lifecycle_msgs.msg import Transition
 from link_process import PROGRAM as LINK_PROGRAM
 from node_process import NodeProcess
-from simulated_map import ORIGIN, scene_map, truth
+from simulated_map import scene_map
 from soak_books import judge_all
 from soak_faults import FAULTS, RATE, Flight, rounds
 from soak_monitor import LINK, Monitor
@@ -39,6 +39,7 @@ from test_link import free_port
 from test_thermal_process import Zone
 
 from gps_denied_inference.clients.fastdds_profile import fastdds_environment
+from gps_denied_inference.demo.scene_map import ORIGIN, truth
 from gps_denied_inference.demo.simulation import SimulatedFlight
 from gps_denied_inference.maps.frame import LocalFrame
 

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 from pymavlink.quaternion import QuaternionBase
-from simulated_map import ORIGIN, truth
 from stand_in_autopilot import Said
 
+from gps_denied_inference.demo.scene_map import ORIGIN, truth
 from gps_denied_inference.demo.simulation import SimulatedFlight
 from gps_denied_inference.maps.frame import LocalFrame
 
