@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gps_denied_inference.models import zoo
 from gps_denied_inference.pipeline.extractor import Extractor
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.frame_quality import FrameQuality
@@ -108,6 +109,7 @@ class CameraStream:
                 geometry=settings.geometry,
                 threshold=settings.geometry_threshold,
                 max_followed=settings.max_followed_frames,
+                guided_cosine=zoo.get(settings.model).guided_cosine,
             )
 
     def set_reference(

@@ -71,6 +71,7 @@ class ZooEntry:
         graph_sha256: hex, of the shipped graph.
         precisions: what it runs in; ``auto`` chooses among these.
         min_cosine: nearest neighbours of this extractor's descriptors less alike are no match.
+        guided_cosine: the same where a feature lies just where a track is expected.
         trained_for: extractors whose descriptors a matcher was trained for; empty: any.
     """
 
@@ -86,6 +87,7 @@ class ZooEntry:
     precisions: tuple[Precision, ...] = ("fp32", "fp16")
     trained_for: tuple[str, ...] = ()
     min_cosine: float = 0.82
+    guided_cosine: float = 0.85
 
 
 _ENTRIES: dict[str, ZooEntry] = {}

@@ -16,7 +16,7 @@ from gps_denied_inference.msg import InferenceStatus
 from gps_denied_inference.node import qos
 from gps_denied_inference.node.inputs import image_topic
 from gps_denied_inference.node.recovery import Recovery
-from gps_denied_inference.node.silence import LARGE_IMAGES
+from gps_denied_inference.node.silence import LARGE_IMAGES, mixed
 from gps_denied_inference.pipeline.accounting import LOST
 from gps_denied_inference.pipeline.task_health import Finding
 from gps_denied_inference.settings import Settings
@@ -31,6 +31,9 @@ OK, WARN, ERROR, STALE = (
 
 LOSS_SHARE = 0.05
 """Share of frames in a period that may go unanswered before it is a warning."""
+
+LOOKS_UNTIL_LOGGED = 3
+"""In a row."""
 
 
 def _values(**values: object) -> list[KeyValue]:
@@ -80,6 +83,7 @@ class FramesTask:
         active_for: float,
         silent: Finding | None = None,
         cameras: int = 1,
+        mixed: str = "",
     ) -> DiagnosticStatus:
         """Judge the frames since the call before.
 
@@ -89,6 +93,7 @@ class FramesTask:
             active_for: s since activate, NaN while not active.
             silent: why no frame comes, where that is known.
             cameras: publishers on the image topic.
+            mixed: who they are, where they are several.
         """
         result = DiagnosticStatus(name="frames", level=OK)
         drops = dict(zip(status.drop_reasons, status.drop_counts, strict=False))
@@ -107,6 +112,8 @@ class FramesTask:
             result.message = (
                 f"no frame for {min(waited, active_for):.1f} s" if silent is None else silent.line
             )
+        elif mixed:
+            result.level, result.message = WARN, mixed
         elif came and lost / came > LOSS_SHARE:
             result.level = WARN
             result.message = (
@@ -174,6 +181,7 @@ class DiagnosticsPublisher:
         self._frames = FramesTask()
         self._active_since = float("nan")
         self._published = float("-inf")
+        self._mixed_looks = 0
 
     def publish(
         self,
@@ -198,12 +206,19 @@ class DiagnosticsPublisher:
         if now - self._published < 0.5 / settings.status_rate:
             return
         self._published = now
+        topic = self._node.resolve_topic_name(image_topic(settings))
+        cameras = int(self._node.count_publishers(topic))
         tasks = [
             runtime_task(status, recovery.fault, recovery.restarts)
             if recovery is not None
             else runtime_task(status),
             self._frames(
-                status, settings, now - self._active_since, silent, self._cameras(settings)
+                status,
+                settings,
+                now - self._active_since,
+                silent,
+                cameras,
+                self._mixed(topic, cameras) if math.isfinite(self._active_since) else "",
             ),
             result_task(status),
             thermal_task(thermal_state),
@@ -216,6 +231,14 @@ class DiagnosticsPublisher:
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(message)
 
-    def _cameras(self, settings: Settings) -> int:
-        topic = self._node.resolve_topic_name(image_topic(settings))
-        return int(self._node.count_publishers(topic))
+    def _mixed(self, topic: str, cameras: int) -> str:
+        """Return who publishes on the image topic where they are several.
+
+        It is logged once, and when seen again: the first time names may not be known yet, and one
+        may be a camera's that has just been started anew.
+        """
+        line = mixed(self._node, topic) if cameras > 1 else ""
+        self._mixed_looks = self._mixed_looks + 1 if line else 0
+        if self._mixed_looks == LOOKS_UNTIL_LOGGED:
+            self._node.get_logger().warning(line)
+        return line

@@ -1,4 +1,4 @@
-"""Why nothing arrives on a topic, as far as this end of it can tell."""
+"""Why nothing arrives on a topic, or too much, as far as this end of it can tell."""
 
 from __future__ import annotations
 
@@ -57,6 +57,23 @@ def silence(node: Node, topic: str, kind: type, profile: QoSProfile, seen: int) 
         "nothing comes through",
         f"{topic} has {len(right)} publisher(s) with the right type and QoS, but nothing comes "
         f"through: do they send? {LARGE_IMAGES}",
+    )
+
+
+def mixed(node: Node, topic: str) -> str:
+    """Return who publishes on a topic of one camera; empty where no more than one does."""
+    publishers = node.get_publishers_info_by_topic(topic)
+    if len(publishers) < 2:
+        return ""
+    names = [
+        "unnamed"
+        if "UNKNOWN" in each.node_name
+        else f"{each.node_namespace.rstrip('/')}/{each.node_name}"
+        for each in publishers
+    ]
+    return (
+        f"{topic} has {len(names)} publishers ({', '.join(sorted(names))}): their frames mix, and "
+        "frames_in and the frames lost are counted together; remap all but one"
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
 from node_process import Driver, driven, image_message, textured_frames
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
@@ -68,7 +69,8 @@ def test_no_frame_ever(
         wait_for(driver, words)
         count = len(driver.statuses)
         driver.wait_until(lambda: len(driver.statuses) > count + 5, "more statuses")
-        assert process.output.count(words) == 1
+        [line] = [line for line in process.output.splitlines() if words in line]
+        assert "/stranger" in line
         assert driver.deactivate()
         driver.wait_until(lambda: "inactive: 0 of 0 frames" in process.output, "deactivate's line")
         assert "active: frames from /left/image, camera_info from /left/camera_i" in process.output
@@ -94,6 +96,32 @@ def test_a_camera_that_ends_and_one_that_sends_what_is_not_taken(tmp_path: Path)
         assert "wrong_step" in driver.statuses[-1].task_detail
         driver.publish_until_answered(1)
         driver.wait_until(lambda: driver.statuses[-1].task_ok, "frames to be answered")
+
+
+def test_two_cameras_on_one_topic_are_named(tmp_path: Path, stranger: Node) -> None:
+    """Their frames mix, and no count tells them apart; one of them alone is in order again."""
+    with driven(tmp_path, "/left", parameters=FAKE) as (process, driver):
+        heard = driver.frames_diagnostics()
+        assert driver.configure(), process.output
+        assert driver.activate(), process.output
+        driver.publish_until_answered(2)
+
+        def told(level: bytes, words: str) -> bool:
+            driver.camera.publish(image_message(next(frames)))
+            return bool(heard) and heard[-1].level == level and words in heard[-1].message
+
+        frames = textured_frames()
+        driver.wait_until(lambda: told(DiagnosticStatus.OK, "frames are answered"), "one camera")
+        other = stranger.create_publisher(Image, "/left/image", BEST_EFFORT)
+        words = "/left/image has 2 publishers ("
+        driver.wait_until(lambda: told(DiagnosticStatus.WARN, words), "both cameras")
+        driver.wait_until(lambda: told(DiagnosticStatus.WARN, "/stranger"), "its name")
+        assert f"/{driver.node.get_name()}" in heard[-1].message
+        assert "their frames mix" in heard[-1].message
+        driver.wait_until(lambda: words in process.output, "the log's line")
+        stranger.destroy_publisher(other)
+        driver.wait_until(lambda: told(DiagnosticStatus.OK, "frames are answered"), "one again")
+        assert process.output.count(words) == 1
 
 
 def test_no_calibration(tmp_path: Path) -> None:

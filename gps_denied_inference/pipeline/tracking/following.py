@@ -63,7 +63,9 @@ def carry(
         descriptors=features.descriptors[:0],
     )
     motion = Motion(seen, model, threshold)
-    return _go_on(nothing, earlier, Matches.none(), motion, before, now, threshold, max_followed)
+    return _go_on(
+        nothing, earlier, Matches.none(), motion, before, now, threshold, max_followed, 1.0
+    )
 
 
 def follow(
@@ -75,6 +77,7 @@ def follow(
     now: View,
     threshold: float,
     max_followed: int,
+    least_cosine: float,
 ) -> tuple[Features, Links]:
     """Find the earlier tracks in this frame's image, and join its detections to them.
 
@@ -86,6 +89,7 @@ def follow(
         before, now: the two views.
         threshold: px, of the verification.
         max_followed: frames in a row that a track may go without a detection.
+        least_cosine: a detection less alike than this is no track's, unless it was matched.
 
     Returns:
         The frame's features with the followed points among them, at most ``now.room`` and in order
@@ -95,7 +99,9 @@ def follow(
     """
     motion = Motion(matches, model, threshold)
     verified = matches.select(model.inliers)
-    return _go_on(features, earlier, verified, motion, before, now, threshold, max_followed)
+    return _go_on(
+        features, earlier, verified, motion, before, now, threshold, max_followed, least_cosine
+    )
 
 
 def _go_on(
@@ -107,6 +113,7 @@ def _go_on(
     now: View,
     threshold: float,
     max_followed: int,
+    least_cosine: float,
 ) -> tuple[Features, Links]:
     on_plane = motion.project(earlier.places)
     young = earlier.ages == 0
@@ -119,7 +126,9 @@ def _go_on(
     reach[young] = np.maximum(reach[young], motion.relief)
     ok &= np.linalg.norm(found - predicted, axis=1) < reach
     ok &= motion.agrees(earlier.places, found)
-    detected_as, taken = _detections(features, earlier, found, ok, verified, threshold)
+    detected_as, taken = _detections(
+        features, earlier, found, ok, verified, threshold, least_cosine
+    )
 
     detected = np.flatnonzero(detected_as >= 0)
     lost = np.flatnonzero(ok & (detected_as < 0) & (earlier.followed < max_followed))
@@ -200,6 +209,7 @@ def _detections(
     ok: npt.NDArray[np.bool_],
     verified: Matches,
     threshold: float,
+    least_cosine: float,
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
     """Join detections to the tracks found near them.
 
@@ -215,7 +225,9 @@ def _detections(
     taken[here[near]] = True
     around = np.full(earlier.count, threshold)
     free = np.flatnonzero(~taken)
-    tracks, by, close = find_again(features, earlier, found, around, np.flatnonzero(ok), free)
+    tracks, by, close = find_again(
+        features, earlier, found, around, np.flatnonzero(ok), free, least_cosine
+    )
     new = detected_as[tracks] < 0
     detected_as[tracks[new]] = by[new]
     taken[close] = True

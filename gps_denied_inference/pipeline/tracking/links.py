@@ -35,9 +35,6 @@ GATE_SHARE = 0.35
 """Of the matches' threshold, for a long track. Both ends of a match are noisy; the mean of n
 detections against the next one has sqrt((1 + 1/n) / 2) of that noise, so young tracks get more."""
 
-GUIDED_COSINE = 0.85
-"""Descriptors less alike than this are not joined, however well the place fits."""
-
 COASTING_GATE = 0.5
 """Of the gate of other tracks: a prediction that was not corrected for frames deserves less room,
 for as its error grows so does the chance that something else lies there."""
@@ -52,6 +49,7 @@ def find_links(
     matches: Matches,
     model: GeometricModel,
     threshold: float,
+    least_cosine: float,
 ) -> Links:
     """Decide which tracks go on, and where.
 
@@ -61,6 +59,8 @@ def find_links(
         matches: ``features`` (query) against the earlier frame's (reference).
         model: what verified ``matches``.
         threshold: px, that they were verified with.
+        least_cosine: descriptors less alike than this are not joined where the matcher did not,
+            however well the place fits.
     """
     motion = Motion(matches, model, threshold)
     on_plane, parallax = motion.project(earlier.places), motion.parallax(earlier.places)
@@ -72,7 +72,10 @@ def find_links(
     offset = np.linalg.norm(matches.query_points - predicted[proposed], axis=1)
     keep = model.inliers & (offset < reach[proposed])
     here, there = matches.query_indices[keep], proposed[keep]
-    more_here, more_there = _guided(features, earlier, predicted, reach, here, there)
+    free_here, free_there = _others(here, features.count), _others(there, earlier.count)
+    more_there, more_here, _ = find_again(
+        features, earlier, predicted, reach, free_there, free_here, least_cosine
+    )
     here = np.concatenate([here, more_here]).astype(np.int32)
     there = np.concatenate([there, more_there]).astype(np.int32)
     # A running mean at first, then a slow filter.
@@ -82,19 +85,6 @@ def find_links(
     return Links(here, there, places, places - on_plane[there], followed, predicted)
 
 
-def _guided(
-    features: Features,
-    earlier: Tracks,
-    predicted: Points,
-    reach: npt.NDArray[np.float64],
-    here: npt.NDArray[np.int32],
-    there: npt.NDArray[np.int32],
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    free_here, free_there = _others(here, features.count), _others(there, earlier.count)
-    there_too, here_too, _ = find_again(features, earlier, predicted, reach, free_there, free_here)
-    return here_too, there_too
-
-
 def find_again(
     features: Features,
     earlier: Tracks,
@@ -102,6 +92,7 @@ def find_again(
     reach: npt.NDArray[np.float64],
     tracks: npt.NDArray[np.intp],
     free: npt.NDArray[np.intp],
+    least_cosine: float,
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Join tracks and features that lie within reach and are each other's most alike.
 
@@ -110,6 +101,7 @@ def find_again(
         reach: (T,) px.
         tracks: into the earlier tracks, those that may be joined.
         free: into ``features``, likewise.
+        least_cosine: descriptors less alike than this are not joined.
 
     Returns:
         Joined tracks and features, and all features that lie within reach of a track.
@@ -119,7 +111,7 @@ def find_again(
     near = np.unique(b)
     cosine = np.einsum("ij,ij->i", earlier.descriptors[a], features.descriptors[b])
     order = np.argsort(-cosine, kind="stable")
-    order = order[cosine[order] >= GUIDED_COSINE]
+    order = order[cosine[order] >= least_cosine]
     # The first in falling order of likeness is each side's best: mutual where both say so.
     a, b = a[order], b[order]
     best_a = np.zeros(len(order), np.bool_)

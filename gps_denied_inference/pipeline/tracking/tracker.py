@@ -94,6 +94,8 @@ class Tracker:
         keyframe_share: a new key frame is due when a smaller share of its features goes on.
         keyframe_motion: a new key frame is due when the median pair has moved this share of the
             image diagonal.
+        guided_cosine: descriptors less alike than this are not joined where the place alone speaks
+            for it; each network's own, see ``models.zoo``.
         ids: where ids come from.
 
     Raises:
@@ -110,6 +112,7 @@ class Tracker:
         max_gap: float = 1.0,
         keyframe_share: float = 0.3,
         keyframe_motion: float = 0.15,
+        guided_cosine: float = 0.85,
         ids: IdSource = PROCESS_IDS,
     ) -> None:
         if geometry not in MODELS:
@@ -126,6 +129,7 @@ class Tracker:
         self._max_gap_ns = round(max_gap * 1e9)
         self._keyframe_share = keyframe_share
         self._keyframe_motion = keyframe_motion
+        self._guided_cosine = guided_cosine
         self._ids = ids
         self._view: View | None = None
         self._counters: Counter[str] = Counter()
@@ -359,11 +363,13 @@ class Tracker:
             return None
         if earlier.view is None or self._view is None or earlier.tracks.patches is None:
             moved = features
-            links = find_links(features, earlier.tracks, matches, model, self._threshold)
+            links = find_links(
+                features, earlier.tracks, matches, model, self._threshold, self._guided_cosine
+            )
         else:
             moved, links = follow(
                 features, earlier.tracks, matches, model, earlier.view, self._view,
-                self._threshold, self._max_followed,
+                self._threshold, self._max_followed, self._guided_cosine,
             )  # fmt: skip
         kept = np.isin(there, links.there) & model.inliers
         self._counters["links_rejected"] += matches.count - int(np.count_nonzero(kept))
