@@ -34,6 +34,7 @@ from gps_denied_inference.pipeline.camera import (
     calibration_fields,
 )
 from gps_denied_inference.pipeline.feature_cloud import FeatureCloudBuilder
+from gps_denied_inference.pipeline.finding_log import FindingLog
 from gps_denied_inference.runtimes.contract import Progress, Readback
 from gps_denied_inference.session import FrameResult, InferenceSession
 from gps_denied_inference.settings import Settings
@@ -55,6 +56,7 @@ class ReplayResult:
         frames, answered: images in the bag, and those that gave features.
         drops: those that did not, by the reason that the node would count.
         notes: what the bag lacks, and what recovers it.
+        findings: why the task gave no result, as the node's status would say; empty where it did.
         recorded: s, first to last image of the bag by the time of recording.
         duration: s, that the replay of them took, without loading the engine.
         stages: s, samples per stage.
@@ -67,6 +69,7 @@ class ReplayResult:
     answered: int = 0
     drops: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
     recorded: float = 0.0
     duration: float = 0.0
     stages: dict[str, list[float]] = field(default_factory=dict)
@@ -174,6 +177,7 @@ class _Replay:
         if self._settings.keeps_tracks:
             self._calibrate(bag)
         begin = time.perf_counter()
+        found = FindingLog()
         first = last = None
         for image in bag.images():
             done.frames += 1
@@ -203,12 +207,15 @@ class _Replay:
             }
             for stage, seconds in timings.items():
                 done.stages.setdefault(stage, []).append(seconds)
+            found.note(
+                self._session.health.finding(self._session.reference, (last - first) * _NANOSECOND)
+            )
             done.answered += 1
             done.model, done.model_sha256 = result.features.model, result.features.model_sha256
             self._write(result, header, image.recorded_ns)
             self._write_cloud(result, header, image)
         done.duration = time.perf_counter() - begin
-        done.notes = list(bag.notes)
+        done.notes, done.findings = list(bag.notes), found.lines
         if self._no_cloud:
             done.notes.append(f"no feature_cloud: {self._no_cloud}")
         if first is not None and last is not None:

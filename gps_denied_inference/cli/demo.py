@@ -106,6 +106,8 @@ def run(args: argparse.Namespace) -> int:
     _print_summary(report)
     if over_map is not None:
         print(over_map.in_words)
+    for line in report["findings"]:
+        print(f"gdi: the task gave no result: {line}", file=sys.stderr)
     print("written: " + ", ".join(str(path) for path in written))
     for line in report["failures"]:
         print(f"demo failed: {line}", file=sys.stderr)

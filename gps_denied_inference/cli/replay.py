@@ -61,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
         )
     for note in result.notes:
         print(f"gdi: {note}", file=sys.stderr)
+    for line in result.findings:
+        print(f"gdi: task '{settings.task}' gave no result: {line}", file=sys.stderr)
     report = _report(args.bag, bag.topic, out, result)
     if args.json is not None:
         write_json(args.json, report)
@@ -101,6 +103,7 @@ def _report(bag: Path, topic: str, out: Path, result: ReplayResult) -> dict[str,
         "topic": topic,
         "out": out,
         "notes": result.notes,
+        "findings": result.findings,
         "frames": {
             "replayed": result.frames,
             "answered": result.answered,

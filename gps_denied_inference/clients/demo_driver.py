@@ -24,6 +24,7 @@ from gps_denied_inference.errors import InferenceError
 from gps_denied_inference.msg import FeatureArray, InferenceStatus
 from gps_denied_inference.node import qos
 from gps_denied_inference.pipeline.features import Features
+from gps_denied_inference.pipeline.finding_log import FindingLog
 
 Report = Callable[[str, int], None]
 """Called with what is being done and the number of frames answered."""
@@ -81,6 +82,8 @@ class _FlightOverRos:
         self._sent: dict[int, tuple[int, float]] = {}  # stamp: (index, monotonic s)
         self._latencies: list[float] = []
         self._answered = 0
+        self._found = FindingLog("statuses")
+        self._is_flying = False
         self._kept: list[tuple[int, Features]] = []  # answers not yet handed on
         # The frames' publisher is announced before the clients of the node's services are, and
         # announcements come in order: once the node answers a service, it knows this publisher,
@@ -103,8 +106,10 @@ class _FlightOverRos:
             self._report("waiting for the node to subscribe", 0)
             self._wait_for_topics(process)
             begin = time.monotonic()
+            self._is_flying = True
             published = self._publish_all(source, process)
             duration = time.monotonic() - begin
+            self._is_flying = False
             status = self._settle(published, process)
             self._report("shutting the node down", self._answered)
             exit_code = process.shut_down()
@@ -117,11 +122,14 @@ class _FlightOverRos:
             exit_code=exit_code,
             configure_time=configure_time,
             duration=duration,
+            findings=tuple(self._found.lines),
         )
 
     def _take_status(self, status: InferenceStatus) -> None:
         if status.state == InferenceStatus.STATE_CONFIGURING and status.detail:
             self._report(status.detail, 0)
+        if self._is_flying and status.state == InferenceStatus.STATE_ACTIVE:
+            self._found.note_line("" if status.task_ok else status.task_detail)
 
     def _take_features(self, message: FeatureArray) -> None:
         now = time.monotonic()

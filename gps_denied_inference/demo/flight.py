@@ -52,6 +52,7 @@ class Flight:
         exit_code: of the node's process.
         configure_time: s, from the request to its answer.
         duration: s, first to last frame.
+        findings: why the task gave no result, as the node's status said while frames were sent.
     """
 
     published: int
@@ -61,6 +62,7 @@ class Flight:
     exit_code: int
     configure_time: float
     duration: float
+    findings: tuple[str, ...] = ()
 
     @property
     def dropped(self) -> int:

@@ -95,6 +95,7 @@ def build_report(source: FrameSource, flight: Flight, score: Score) -> dict[str,
         },
         "duration_s": flight.duration,
     }
+    report["findings"] = list(flight.findings)
     report["failures"] = failures(report)
     return report
 
@@ -181,6 +182,7 @@ def render_html(
         f"<p class='{'bad' if report['failures'] else 'good'}'>",
         "<br>".join(html.escape(line) for line in verdict),
         "</p>",
+        *(f"<p>the task gave no result: {html.escape(line)}</p>" for line in report["findings"]),
         f"<p>{html.escape(report['source']['kind'])}: {html.escape(report['source']['name'])}",
         f" {html.escape(report['source']['note'])}</p>",
     ]

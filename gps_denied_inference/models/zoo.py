@@ -338,6 +338,7 @@ for _name, (_dim, _sha256, _size, _graph_sha256) in _ALIKED_WEIGHTS.items():
             graph_sha256=_graph_sha256,
             precisions=("fp32",),
             min_cosine=0.5,
+            guided_cosine=0.75,
         )
     )
 

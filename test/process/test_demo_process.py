@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cv2
 import hostile_images as hostile
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
@@ -172,6 +173,21 @@ def test_one_good_image_of_a_folder(tmp_path: Path, cache: Path) -> None:
     assert "b.jpg is left out (corrupt)" in done.stderr
     assert "matches: none, since no two successive frames were answered" in done.stdout
     assert "nan" not in done.stdout
+
+
+def test_what_the_node_says_of_a_covered_lens_is_told_at_the_end(
+    tmp_path: Path, cache: Path
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(60):
+        cv2.imwrite(str(folder / f"{index:02}.png"), np.full((240, 320), 2, np.uint8))
+    done = demo(tmp_path / "out", cache, "--source", str(folder))
+    assert done.returncode == 0, done.stderr
+    [finding] = report_of(tmp_path / "out")["findings"]
+    assert "frames show fewer than 20 features: they are dark" in finding
+    assert f"gdi: the task gave no result: {finding}" in done.stderr
+    assert "frames show fewer than 20 features" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_frames_faster_than_the_node_are_counted_as_dropped(tmp_path: Path, cache: Path) -> None:

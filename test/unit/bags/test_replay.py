@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import cv2
@@ -26,6 +27,7 @@ from gps_denied_inference.settings import Settings
 STORE = get_typestore(Stores.ROS2_JAZZY)
 TYPES = STORE.types
 KIND = "sensor_msgs/msg/Image"
+SHOWN = ("image_width", "image_height", "max_keypoints", "runtime", "engine_cache_directory")
 
 
 def image(index: int, encoding: str = "mono8", missing: int = 0):
@@ -88,6 +90,52 @@ def test_every_image_is_answered_or_counted(tmp_path: Path, bag: Path) -> None:
     assert features.keypoints.shape == (2 * features.count,)
     assert features.descriptors.shape == (features.count * features.descriptor_dim,)
     assert len(features.track_ids) == 0
+
+
+def dark(index: int):
+    message = image(index)
+    message.data[:] = 0
+    return message
+
+
+def unstamped(index: int):
+    message = image(index)
+    message.header.stamp.sec = message.header.stamp.nanosec = 0
+    return message
+
+
+def bag_of(path: Path, frames: list) -> Path:
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection("/cam", KIND, typestore=STORE)
+        for index, message in enumerate(frames):
+            writer.write(connection, 50_000_000 * index, STORE.serialize_cdr(message, KIND))
+    return path
+
+
+def test_what_the_node_would_have_said_of_the_flight_is_told(tmp_path: Path, capsys) -> None:
+    """Thirty black frames amid good ones: found from the twentieth on, and no longer afterwards."""
+    frames = [image(i) if not 10 <= i < 40 else dark(i) for i in range(50)]
+    path = bag_of(tmp_path / "covered", frames)
+    arguments = [f"{k}={v}" for k, v in vars(fake(tmp_path)).items() if k in SHOWN]
+    command_line = ["replay", str(path), "--json", str(tmp_path / "report.json")]
+    assert main([*command_line, *(w for a in arguments for w in ("--set", a))]) == 0
+    found = "frames show fewer than 20 features: they are dark"
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "gave no result" in line]
+    assert found in line
+    assert line.startswith("gdi: task 'extract' gave no result: the last 30 ")
+    assert line.endswith("(so in 11 of 50 frames)")
+    [finding] = json.loads((tmp_path / "report.json").read_text())["findings"]
+    assert found in finding
+
+
+def test_each_cause_is_told_once_and_a_good_flight_has_none(tmp_path: Path) -> None:
+    settings = fake(tmp_path, task="track")
+    good = bag_of(tmp_path / "good", [image(i) for i in range(30)])
+    assert replay(Bag(good), settings, tmp_path / "a").findings == []
+    bad = bag_of(tmp_path / "bad", [unstamped(i) for i in range(30)])
+    [line] = replay(Bag(bad), settings, tmp_path / "b").findings
+    assert line.startswith("the stamps of the last 30 frames are zero, so no track can go on")
+    assert line.endswith("(so in 26 of 30 frames)")
 
 
 def test_tracks_and_matches_to_the_key_frame(tmp_path: Path, bag: Path) -> None:

@@ -15,7 +15,7 @@ from gps_denied_inference.cli.demo import _print_summary
 from gps_denied_inference.demo.flight import Flight, NodeStatus
 from gps_denied_inference.demo.frame import Frame
 from gps_denied_inference.demo.pictures import draw_features, draw_matches
-from gps_denied_inference.demo.report import MapPart, build_report, write_report
+from gps_denied_inference.demo.report import MapPart, build_report, render_html, write_report
 from gps_denied_inference.demo.score import Pair, Score
 from gps_denied_inference.errors import FrameError, StorageError
 from gps_denied_inference.pipeline.features import Features
@@ -136,6 +136,14 @@ def test_images_that_were_left_out_are_counted() -> None:
     nothing = Flight(0, 0, (), replace(STATUS, drops={}), 0, 1.0, 2.0)
     report = build_report(source, nothing, Score(source))
     assert report["failures"] == ["none of the source's 2 images can be read"]
+
+
+def test_what_the_node_found_stands_in_the_report() -> None:
+    line = "the last 30 frames show fewer than 20 features (so in 3 of 9 statuses)"
+    report = build_report(Source(), replace(FLIGHT, findings=(line,)), scored())
+    assert report["findings"] == [line]
+    assert report["failures"] == []
+    assert line in render_html(report, {}, [])
 
 
 def test_one_frame_has_no_matches_and_that_is_said(capsys) -> None:

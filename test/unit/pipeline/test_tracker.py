@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gps_denied_inference import stream
 from gps_denied_inference.errors import InvalidParameterError, UnknownNameError
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.geometry import project
@@ -16,6 +17,7 @@ from gps_denied_inference.pipeline.matcher import MutualNearestNeighbour
 from gps_denied_inference.pipeline.tracking.tracker import IdSource, Tracker
 from gps_denied_inference.pipeline.tracking.tracks import MAX_MISSED
 from gps_denied_inference.pipeline.tracking.update import EVENTS
+from gps_denied_inference.settings import Settings
 
 STEP = 50_000_000  # ns between frames
 WIDTH, HEIGHT = 640, 480
@@ -99,6 +101,38 @@ def test_an_id_stays_with_its_point(model):
     # Nine in ten are seen again, one in nine of those with a wrong descriptor.
     assert np.mean(ages > 0) > 0.7
     assert update.continued == np.count_nonzero(ages)
+
+
+@pytest.mark.parametrize("model", ["homography", "fundamental"])
+@pytest.mark.parametrize(("guided_cosine", "goes_on"), [(0.75, True), (0.85, False)])
+def test_how_alike_a_feature_in_the_right_place_must_be_is_the_networks(
+    model, guided_cosine, goes_on
+):
+    """Thirty descriptors change by 37 degrees: too much for the matcher, not for every network."""
+    world, tracker = World(), make(model, guided_cosine=guided_cosine)
+    first, index = world.see(0, seen=1.0, noise=0.1)
+    before = tracker.update(first, 0).features
+    ids = dict(zip(index.tolist(), before.track_ids.tolist(), strict=True))
+    second, index = world.see(1, seen=1.0, noise=0.1)
+    other = world.rng.normal(size=(30, 32)).astype(np.float32)
+    kept = second.descriptors[:30]
+    other -= (other * kept).sum(axis=1, keepdims=True) * kept
+    other /= np.linalg.norm(other, axis=1, keepdims=True)
+    second.descriptors[:30] = 0.8 * kept + 0.6 * other
+    after = tracker.update(second, STEP).features.track_ids[:30]
+    same = [ids.get(point) == track for point, track in zip(index, after.tolist(), strict=False)]
+    assert sum(same) >= 25 if goes_on else not any(same)
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"), [("xfeat", 0.85), ("aliked-t16", 0.75), ("aliked-n16rot", 0.75)]
+)
+def test_each_network_brings_its_own(monkeypatch, network, expected):
+    made = []
+    monkeypatch.setattr(stream, "Tracker", lambda **options: made.append(options))
+    asked = Settings.from_mapping({"task": "track", "model": network})
+    stream.CameraStream(asked, MutualNearestNeighbour())
+    assert made[0]["guided_cosine"] == expected
 
 
 def test_a_track_that_drifted_begins_anew_in_every_respect():
