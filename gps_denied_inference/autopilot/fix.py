@@ -42,6 +42,7 @@ class AutopilotState:
         armed: motors may turn.
         gps_fix_type: 0..8 as in GPS_RAW_INT, 3 = a position in three dimensions.
         gps_sigma: m, its own horizontal accuracy.
+        gps_seen_ns: monotonic ns of the newest packet that said such a position, 0 = none yet.
         gps_in_use: its estimator has an absolute position and its GPS a fix, so that the position
             is taken to come from there.
         yaw_aligned: its estimator has an attitude.
@@ -59,6 +60,7 @@ class AutopilotState:
     armed: bool = False
     gps_fix_type: int = 0
     gps_sigma: float = math.nan
+    gps_seen_ns: int = 0
     gps_in_use: bool = False
     yaw_aligned: bool = False
     latitude: float = math.nan

@@ -13,6 +13,8 @@ from gps_denied_inference.errors import InvalidParameterError
 
 RESTART_MS = 2_000
 """The autopilot's clock may be seen going back by less than this when packets change places."""
+SILENT_POSITION_SIGMA = 100.0
+"""m, of a position by a GPS that does not say how good it is."""
 _KINDS: dict[int, AutopilotKind] = {3: "ardupilot", 12: "px4"}
 _ARMED = 128
 _NOT_AUTOPILOTS = frozenset({6, 18, 26, 27, 30})  # MAV_TYPE: GCS, onboard, gimbal, ADS-B, camera
@@ -65,6 +67,8 @@ class Telemetry:
         taker = self._takers.get(message.get_type())
         if taker is not None:
             changes |= taker(message)
+            if changes.get("gps_fix_type", 0) >= _FIX_3D:
+                changes["gps_seen_ns"] = now_ns
         self.state = dataclasses.replace(self.state, **changes)
         in_use = self._estimator_absolute and self.state.gps_fix_type >= _FIX_3D
         if in_use != self.state.gps_in_use:
@@ -147,6 +151,27 @@ class Telemetry:
         results = dict(self.state.command_results)
         results[message.result] = results.get(message.result, 0) + 1
         return {"command_results": results}
+
+
+def position_sigma(state: AutopilotState, now_ns: int, max_speed: float) -> float:
+    """Return how uncertain the autopilot's own position is, m; NaN where nothing tells.
+
+    Its estimator's word comes first, then its GPS's while that has a position. One that has lost
+    GPS and says nothing may be as far from its last place as it can have flown since.
+
+    Args:
+        state: of the autopilot.
+        now_ns: monotonic, ns.
+        max_speed: of the aircraft over ground, m/s.
+    """
+    if math.isfinite(state.position_sigma):
+        return state.position_sigma
+    if state.gps_seen_ns == 0:
+        return math.nan
+    if state.gps_fix_type >= _FIX_3D:
+        return state.gps_sigma if math.isfinite(state.gps_sigma) else SILENT_POSITION_SIGMA
+    since = max(0, now_ns - state.gps_seen_ns) * 1e-9
+    return SILENT_POSITION_SIGMA + max_speed * since
 
 
 def _orientation(wxyz: tuple[float, float, float, float]) -> dict[str, Any]:

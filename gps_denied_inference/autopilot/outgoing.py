@@ -156,7 +156,6 @@ def odometry(encoder: Any, pose: Odometry, autopilot_ns: int | None) -> Any:
         if len(covariance) != 36 or not all(math.isfinite(value) for value in covariance):
             raise InvalidParameterError(name, "NaN or infinity", "36 finite numbers")
     time_ns = pose.stamp_ns if autopilot_ns is None else autopilot_ns
-    known = math.isfinite(pose.quality)
     return encoder.odometry_encode(
         time_ns // 1000,
         _LOCAL_FRD,
@@ -169,5 +168,10 @@ def odometry(encoder: Any, pose: Odometry, autopilot_ns: int | None) -> Any:
         body_covariance_to_mavlink(pose.twist_covariance),
         pose.reset_counter % 256,
         _ESTIMATOR_VIO,
-        round(100 * min(max(pose.quality, 0.0), 1.0)) if known else 0,
+        _percent(pose.quality),
     )
+
+
+def _percent(quality: float) -> int:
+    """Return 1 (worst) to 100 of a quality 0..1; 0, which is MAVLink's "unknown", of NaN."""
+    return min(max(round(100 * quality), 1), 100) if math.isfinite(quality) else 0

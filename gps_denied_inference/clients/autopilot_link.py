@@ -119,7 +119,7 @@ class AutopilotLinkNode(ManagedNode):
             clock=lambda: int(self.get_clock().now().nanoseconds),
             px4_topic=self._px4.publish if self._px4 is not None else None,
         )
-        self._priors = messages.PriorPublishers(self)
+        self._priors = messages.PriorPublishers(self, settings.max_speed)
         self._link.on_state = self._pass_on
         self._subscribe(settings)
         self._thread = threading.Thread(target=self._link.run, name="mavlink", daemon=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 from nav_msgs.msg import Odometry as OdometryMessage
 from rclpy.node import Node
@@ -10,13 +11,12 @@ from sensor_msgs.msg import Imu, NavSatFix, NavSatStatus
 from std_msgs.msg import Float64
 
 from gps_denied_inference.autopilot.fix import AutopilotState, Fix
+from gps_denied_inference.autopilot.incoming import position_sigma
 from gps_denied_inference.autopilot.link import LinkStatus
 from gps_denied_inference.autopilot.outgoing import Odometry
 from gps_denied_inference.autopilot.policy import REASONS, LinkState
 from gps_denied_inference.msg import AutopilotLinkStatus
 
-UNKNOWN_POSITION_SIGMA = 100.0
-"""m, of a prior whose autopilot does not say how good it is."""
 ATTITUDE_SIGMA = math.radians(2.0)
 """rad, of roll and pitch as autopilots give them."""
 HEADING_SIGMA = math.radians(5.0)
@@ -68,10 +68,12 @@ class PriorPublishers:
 
     Args:
         node: that owns the publishers.
+        max_speed: of the aircraft over ground, m/s.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, max_speed: float) -> None:
         self._node = node
+        self._max_speed = max_speed
         self._fix = node.create_publisher(NavSatFix, "prior/fix", 5)
         self._height = node.create_publisher(Float64, "prior/height", 5)
         self._imu = node.create_publisher(Imu, "imu", 20)
@@ -92,15 +94,12 @@ class PriorPublishers:
 
     def position(self, state: AutopilotState, stamp_ns: int) -> None:
         """Publish the position and the height above ground, as far as they are known."""
-        if math.isfinite(state.latitude):
+        sigma = position_sigma(state, time.monotonic_ns(), self._max_speed)
+        if math.isfinite(state.latitude) and math.isfinite(sigma):
             message = NavSatFix(latitude=state.latitude, longitude=state.longitude)
             _stamp(message, stamp_ns, "base_link")
             message.altitude = math.nan  # it says mean sea level, NavSatFix the ellipsoid
             message.status.status = NavSatStatus.STATUS_FIX
-            sigma = next(
-                (s for s in (state.position_sigma, state.gps_sigma) if math.isfinite(s) and s > 0),
-                UNKNOWN_POSITION_SIGMA,
-            )
             variance = sigma * sigma
             message.position_covariance = [variance, 0.0, 0.0, 0.0, variance, 0.0, 0.0, 0.0, 1e6]
             message.position_covariance_type = NavSatFix.COVARIANCE_TYPE_APPROXIMATED

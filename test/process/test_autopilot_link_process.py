@@ -29,10 +29,7 @@ def test_fixes_reach_the_autopilot_and_its_state_comes_back(tmp_path: Path) -> N
         assert client.heard["prior/height"][-1].data == pytest.approx(100.0)
         prior = client.heard["prior/fix"][-1]
         assert (prior.latitude, prior.longitude) == (pytest.approx(47.0), pytest.approx(8.0))
-        eventually(  # until it says how well it knows its place, its priors say 100 m
-            lambda: client.heard["prior/fix"][-1].position_covariance[0] == pytest.approx(625.0),
-            "the autopilot's own uncertainty", 10.0,
-        )  # fmt: skip
+        assert prior.position_covariance[0] == pytest.approx(625.0)
         turn = client.heard["imu"][-1].orientation
         assert (turn.z, turn.w) == (pytest.approx(math.sqrt(0.5)), pytest.approx(math.sqrt(0.5)))
 
