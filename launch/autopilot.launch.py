@@ -45,6 +45,13 @@ def declare_arguments() -> list[DeclareLaunchArgument]:
     ]
 
 
+def check_arguments(context, *_args) -> None:
+    """Refuse what cannot be, before anything is started."""
+    file = LaunchConfiguration("link_params_file").perform(context)
+    if file and not Path(file).is_file():
+        raise ValueError(f"link_params_file:={file}: no such file")
+
+
 def start_link(context, *_args) -> list:
     """Return the link, with what configures and activates it."""
 
@@ -54,8 +61,6 @@ def start_link(context, *_args) -> list:
     namespace = value("namespace")
     parameters = [{"use_sim_time": value("use_sim_time") == "true"}]
     if value("link_params_file"):
-        if not Path(value("link_params_file")).is_file():
-            raise ValueError(f"link_params_file:={value('link_params_file')}: no such file")
         parameters.append(value("link_params_file"))
     parameters.append({"autopilot_url": value("autopilot_url")})
     link = LifecycleNode(
@@ -86,6 +91,7 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             *declare_arguments(),
+            OpaqueFunction(function=check_arguments),
             IncludeLaunchDescription(PythonLaunchDescriptionSource(inference)),
             OpaqueFunction(function=start_link),
         ]

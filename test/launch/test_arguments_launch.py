@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("launch", reason="launch is not installed: it comes with a ROS 2 installation")
 pytest.importorskip("launch_ros", reason="launch_ros is not installed")
 
-from launch import LaunchContext
+from launch import LaunchContext, LaunchDescription, LaunchService
 from launch.actions import IncludeLaunchDescription
-from launch.launch_description_sources import get_launch_description_from_python_launch_file
+from launch.launch_description_sources import (
+    PythonLaunchDescriptionSource,
+    get_launch_description_from_python_launch_file,
+)
 from launch_parts import LAUNCH_FOLDER
 from launch_ros.actions import Node
 
@@ -36,6 +41,7 @@ def visit(file: str, arguments: dict[str, str]) -> list[object]:
         ("inference.launch.py", "autostart", "perhaps"),
         ("inference.launch.py", "respawn", "yes"),
         ("inference.launch.py", "use_sim_time", "1"),
+        ("autopilot.launch.py", "link_params_file", "/no/such.yaml"),
         ("vio_composition.launch.py", "vio_launch_file", "/no/such/estimator.launch.py"),
         ("vio_composition.launch.py", "vio_arguments", "rate=20"),
     ],
@@ -48,6 +54,23 @@ def test_a_bad_argument_is_named_with_its_value(file: str, name: str, value: str
         visit(file, arguments)
     assert name in str(refusal.value)
     assert value in str(refusal.value)
+
+
+def children() -> set[str]:
+    """Return the processes that this one has started and that are still there."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    return {pid for task in tasks for pid in task.read_text().split()}
+
+
+def test_a_refused_argument_of_the_link_starts_no_node_at_all() -> None:
+    source = PythonLaunchDescriptionSource(str(LAUNCH_FOLDER / "autopilot.launch.py"))
+    refused = {"link_params_file": "/no/such.yaml"}.items()
+    file = IncludeLaunchDescription(source, launch_arguments=refused)
+    service = LaunchService()
+    service.include_launch_description(LaunchDescription([file]))
+    before = children()
+    assert service.run() == 1
+    assert children() == before
 
 
 def test_without_nav2_nothing_is_started() -> None:

@@ -40,17 +40,27 @@ def drive(namespace: str = "") -> Driver:
 
 def parameter_file(parameters: Mapping[str, Any] | None = None) -> Path:
     """Write a parameter file for a quick node, with ``parameters`` over its own."""
-    folder = Path(tempfile.mkdtemp(prefix="gdi_launch_test_"))
-    file = folder / "parameters.yaml"
-    merged = {**FAKE, "engine_cache_directory": str(folder / "engines"), **(parameters or {})}
-    file.write_text(yaml.safe_dump({"/**": {"ros__parameters": merged}}), encoding="utf-8")
+    engines = tempfile.mkdtemp(prefix="gdi_launch_test_")
+    return written({**FAKE, "engine_cache_directory": engines, **(parameters or {})})
+
+
+def written(parameters: Mapping[str, Any]) -> Path:
+    """Write a parameter file."""
+    file = Path(tempfile.mkdtemp(prefix="gdi_launch_test_")) / "parameters.yaml"
+    document = {"/**": {"ros__parameters": dict(parameters)}}
+    file.write_text(yaml.safe_dump(document), encoding="utf-8")
     return file
 
 
 def inference(parameters: Mapping[str, Any] | None = None, **arguments: str) -> GroupAction:
     """Return the launch file under test with a parameter file and launch arguments."""
     arguments.setdefault("params_file", str(parameter_file(parameters)))
-    source = PythonLaunchDescriptionSource(str(LAUNCH_FOLDER / "inference.launch.py"))
+    return included("inference.launch.py", **arguments)
+
+
+def included(file: str, **arguments: str) -> GroupAction:
+    """Return a launch file of this package with launch arguments."""
+    source = PythonLaunchDescriptionSource(str(LAUNCH_FOLDER / file))
     return GroupAction([IncludeLaunchDescription(source, launch_arguments=list(arguments.items()))])
 
 

@@ -101,12 +101,18 @@ def localizing(
 ) -> Iterator[tuple[NodeProcess, Heard]]:
     values = {**PARAMETERS, "map_file": str(scene_map()), **parameters}
     with driven(folder, namespace, values) as (process, driver):
-        heard = Heard(driver, SimulatedFlight(frames=240), [], [], [], [])
-        for kind, topic, kept in (
-            (NavSatFix, "fix", heard.fixes),
-            (PoseWithCovarianceStamped, "pose", heard.poses),
-            (Odometry, "odometry", heard.odometry),
-            (LocalizationStatus, "localization_status", heard.status),
-        ):
-            driver.node.create_subscription(kind, f"{process.full_name}/{topic}", kept.append, 100)
-        yield process, heard
+        yield process, hearing(driver)
+
+
+def hearing(driver: Driver) -> Heard:
+    """Listen to a localizing node."""
+    heard = Heard(driver, SimulatedFlight(frames=240), [], [], [], [])
+    for kind, topic, kept in (
+        (NavSatFix, "fix", heard.fixes),
+        (PoseWithCovarianceStamped, "pose", heard.poses),
+        (Odometry, "odometry", heard.odometry),
+        (LocalizationStatus, "localization_status", heard.status),
+    ):
+        name = f"{driver.target.full_name}/{topic}"
+        driver.node.create_subscription(kind, name, kept.append, 100)
+    return heard
