@@ -23,10 +23,10 @@ from link_launch import Graph, autopilot, state_of
 from localizing_process import hearing, ns
 from node_process import ACTIVE
 from sensor_msgs.msg import Imu
-from simulated_map import ORIGIN, truth
 from stand_in_autopilot import StandInAutopilot
 from test_link import free_port
 
+from gps_denied_inference.demo.scene_map import ORIGIN, truth
 from gps_denied_inference.maps.frame import LocalFrame
 
 CASES = {"root": "", "drone": "/drone"}
