@@ -115,7 +115,7 @@ def test_random_transitions_of_node_and_link_under_fire(tmp_path: Path) -> None:
                 for _ in range(BATCH):
                     name = NODE if rng.random() < 0.8 else LINK
                     fitting = [r for r, state in LEADS if state == states[name]]
-                    request = rng.choice(fitting if rng.random() < 0.6 else REQUESTS)
+                    request = rng.choice(fitting if fitting and rng.random() < 0.6 else REQUESTS)
                     done["asked"] += 1
                     if name == NODE and rng.random() < 0.2:
                         # Answered in any order, refused where another one runs.
