@@ -46,22 +46,21 @@ class MapWriter:
         self.path = path
         self.info = info
         refuse_special(path)
-        new = not path.exists() or path.stat().st_size == 0
         with storage(path, "make"):
             self._base = sqlite3.connect(path, isolation_level=None, timeout=10.0)
         try:
-            self._begin(new)
+            self._begin()
         except BaseException:
             self._base.close()
             raise
 
-    def _begin(self, new: bool) -> None:
+    def _begin(self) -> None:
         with storage(self.path, "write"):
             # The old content stays in a journal until the new one is on the disk: a process or
             # machine that dies leaves the one or the other.
             self._base.execute("PRAGMA journal_mode = DELETE")
             self._base.execute("PRAGMA synchronous = FULL")
-            if new:
+            if self._is_empty():
                 values = {"info": self.info.to_json(), "format": str(FORMAT)}
                 rows = ",".join(f"('{k}', '{v.replace(chr(39), chr(39) * 2)}')"
                                 for k, v in values.items())  # fmt: skip
@@ -74,6 +73,15 @@ class MapWriter:
             )
         self.descriptor = read_codebook(self._base, self.path)
         self.done = _finished_ids(self._base, len(grid(self.info)))
+
+    def _is_empty(self) -> bool:
+        """Whether nothing is in the file, once a first write that was cut off is taken back."""
+        try:
+            return self._base.execute("PRAGMA page_count").fetchone() == (0,)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
+            return False  # no SQLite at all: reading it says so
 
     @property
     def content_sha256(self) -> str:

@@ -10,7 +10,6 @@ import random
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -19,6 +18,7 @@ pytest.importorskip("rasterio", reason="rasterio is not installed")
 pytest.importorskip("pymavlink", reason="pymavlink is not installed")
 
 from lifecycle_msgs.msg import Transition
+from fake_map import fake_map
 from link_process import PROGRAM as LINK_PROGRAM
 from node_process import ACTIVE, INACTIVE, LONG_TESTS, UNCONFIGURED, NodeProcess, textured_frames
 from soak_monitor import LINK, NODE, Monitor
@@ -26,12 +26,7 @@ from soak_processes import Camera
 from stand_in_autopilot import StandInAutopilot
 from test_link import free_port
 
-from gps_denied_inference.maps.making import Source
-from gps_denied_inference.maps.prepare import describe_map, engine_settings, prepare
-from gps_denied_inference.settings import Settings
-
 TRANSITIONS = int(os.environ.get("GDI_TRANSITIONS", "10000" if LONG_TESTS else "200"))
-TILE = 128
 LEADS = {
     (Transition.TRANSITION_CONFIGURE, UNCONFIGURED): INACTIVE,
     (Transition.TRANSITION_ACTIVATE, INACTIVE): ACTIVE,
@@ -44,17 +39,6 @@ BATCH = 100
 """Transitions between two looks at what the processes hold."""
 LEAK = 0.005
 """MiB a transition that count as growth: 50 MiB in 10,000."""
-
-
-def fake_map(folder: Path, parameters: dict[str, object]) -> Path:
-    """Prepare a map with the runtime that is quick to load: what it shows does not matter here."""
-    picture = folder / "ground.png"
-    assert cv2.imwrite(str(picture), next(textured_frames(300, 300)))
-    settings = engine_settings(Settings.from_mapping(parameters), TILE)
-    source = Source(picture, gsd=1.0, origin=(47.0, 8.0))
-    prepare(source, folder / "fake.map", describe_map(source, settings, (1.0,), 0.5, "none"),
-            settings)  # fmt: skip
-    return folder / "fake.map"
 
 
 def held(process: NodeProcess) -> tuple[int, int, float]:

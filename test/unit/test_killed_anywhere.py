@@ -209,7 +209,9 @@ class Map:
         try:
             store = MapStore(self.path)
         except MapError as error:
-            if "is not finished" not in str(error):
+            journal = self.path.with_name(self.path.name + "-journal")
+            begun = self.path.stat().st_size == 0 or journal.exists()  # the next one goes on
+            if "is not finished" not in str(error) and not begun:
                 raise
             return False
         assert store.sha256 == self.whole

@@ -332,3 +332,19 @@ def test_a_map_that_was_closed_is_not_kept(tmp_path: Path) -> None:
     del store
     gc.collect()
     assert gone() is None
+
+
+def test_a_map_whose_first_write_was_cut_off_is_begun_anew(finished: Path, tmp_path: Path) -> None:
+    """Power or process went while the first pages were written: the journal takes them back."""
+    begun, path = tmp_path / "begun", tmp_path / "cut.map"
+    base = sqlite3.connect(begun, isolation_level=None)
+    base.execute("PRAGMA cache_size = 1")  # pages go to the file before the commit
+    base.execute("BEGIN")
+    base.execute("CREATE TABLE meta (name TEXT, value TEXT)")
+    base.executemany("INSERT INTO meta VALUES (?, ?)", [(str(i), "x" * 999) for i in range(99)])
+    for ending in ("", "-journal"):
+        data = begun.with_name(begun.name + ending).read_bytes()
+        assert data
+        path.with_name(path.name + ending).write_bytes(data)
+    base.close()
+    assert write(path) == MapStore(finished).sha256
