@@ -17,8 +17,8 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 pytest.importorskip("rasterio", reason="rasterio is not installed")
 pytest.importorskip("pymavlink", reason="pymavlink is not installed")
 
-from lifecycle_msgs.msg import Transition
 from fake_map import fake_map
+from lifecycle_msgs.msg import Transition
 from link_process import PROGRAM as LINK_PROGRAM
 from node_process import ACTIVE, INACTIVE, LONG_TESTS, UNCONFIGURED, NodeProcess, textured_frames
 from soak_monitor import LINK, NODE, Monitor
