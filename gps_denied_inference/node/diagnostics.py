@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 import platform
 import time
+from collections.abc import Sequence
+from itertools import zip_longest
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
-from gps_denied_inference.msg import InferenceStatus
+from gps_denied_inference.msg import CameraStatus, InferenceStatus
 from gps_denied_inference.node import qos
 from gps_denied_inference.node.inputs import image_topic
 from gps_denied_inference.node.recovery import Recovery
@@ -71,9 +73,14 @@ def runtime_task(
 
 
 class FramesTask:
-    """Rate, drops and a stalled camera. Compares with the status before."""
+    """Rate, drops and a stalled camera. Compares with the status before.
 
-    def __init__(self) -> None:
+    Args:
+        camera: its name; empty = the only camera.
+    """
+
+    def __init__(self, camera: str = "") -> None:
+        self._name = f"frames of {camera}" if camera else "frames"
         self._previous: tuple[int, int, int] = (0, 0, 0)
 
     def __call__(
@@ -82,8 +89,9 @@ class FramesTask:
         settings: Settings,
         active_for: float,
         silent: Finding | None = None,
-        cameras: int = 1,
+        publishers: int = 1,
         mixed: str = "",
+        camera: CameraStatus | None = None,
     ) -> DiagnosticStatus:
         """Judge the frames since the call before.
 
@@ -92,19 +100,21 @@ class FramesTask:
             settings: for the time until a silent camera counts as stalled.
             active_for: s since activate, NaN while not active.
             silent: why no frame comes, where that is known.
-            cameras: publishers on the image topic.
+            publishers: on the image topic.
             mixed: who they are, where they are several.
+            camera: the camera's part of ``status``; None = all of it.
         """
-        result = DiagnosticStatus(name="frames", level=OK)
-        drops = dict(zip(status.drop_reasons, status.drop_counts, strict=False))
+        result = DiagnosticStatus(name=self._name, level=OK)
+        counts = status if camera is None else camera
+        drops = dict(zip(counts.drop_reasons, counts.drop_counts, strict=False))
         last_in, last_dropped, last_lost = self._previous
-        if status.frames_in < last_in:  # configured anew
+        if counts.frames_in < last_in:  # configured anew
             last_in = last_dropped = last_lost = 0
-        came = status.frames_in - last_in
-        dropped = status.frames_dropped - last_dropped
+        came = counts.frames_in - last_in
+        dropped = counts.frames_dropped - last_dropped
         lost = drops.get(LOST, 0) - last_lost
-        self._previous = (status.frames_in, status.frames_dropped, drops.get(LOST, 0))
-        waited = active_for if math.isnan(status.time_since_frame) else status.time_since_frame
+        self._previous = (counts.frames_in, counts.frames_dropped, drops.get(LOST, 0))
+        waited = active_for if math.isnan(counts.time_since_frame) else counts.time_since_frame
         if status.state != InferenceStatus.STATE_ACTIVE:
             result.message = "not active"
         elif min(waited, active_for) > settings.stall_timeout:
@@ -126,11 +136,11 @@ class FramesTask:
         else:
             result.message = "frames are answered" if came else "no new frame yet"
         result.values = _values(
-            frames_in=status.frames_in,
-            frames_out=status.frames_out,
-            frames_dropped=status.frames_dropped,
-            publishers=cameras,
-            rate_hz=f"{status.rate:.2f}",
+            frames_in=counts.frames_in,
+            frames_out=counts.frames_out,
+            frames_dropped=counts.frames_dropped,
+            publishers=publishers,
+            rate_hz=f"{counts.rate:.2f}",
             **{f"dropped_{reason}": count for reason, count in drops.items()},
             **{
                 f"{stage}_p95_ms": f"{1e3 * seconds:.2f}"
@@ -178,23 +188,23 @@ class DiagnosticsPublisher:
         self._node = node
         profile = qos.publisher(node, "/diagnostics", qos.DIAGNOSTICS)
         self._publisher = node.create_publisher(DiagnosticArray, **profile)
-        self._frames = FramesTask()
+        self._frames: dict[str, FramesTask] = {}
         self._active_since = float("nan")
         self._published = float("-inf")
-        self._mixed_looks = 0
+        self._mixed_looks: dict[str, int] = {}
 
     def publish(
         self,
         status: InferenceStatus,
         thermal_state: ThermalState,
         settings: Settings,
-        silent: Finding | None = None,
+        silences: Sequence[Finding | None] = (),
         recovery: Recovery | None = None,
     ) -> None:
         """Publish, at most at the status rate however often the status changes.
 
         Args:
-            silent: why no frame comes, where that is known.
+            silences: why no frame of each camera comes, where that is known.
             recovery: knows of forward passes that hang or fail.
         """
         # Not the node's clock: a simulated one may stand still, and a stall must be seen then too.
@@ -206,19 +216,13 @@ class DiagnosticsPublisher:
         if now - self._published < 0.5 / settings.status_rate:
             return
         self._published = now
-        topic = self._node.resolve_topic_name(image_topic(settings))
-        cameras = int(self._node.count_publishers(topic))
         tasks = [
             runtime_task(status, recovery.fault, recovery.restarts)
             if recovery is not None
             else runtime_task(status),
-            self._frames(
-                status,
-                settings,
-                now - self._active_since,
-                silent,
-                cameras,
-                self._mixed(topic, cameras) if math.isfinite(self._active_since) else "",
+            *(
+                self._frames_of(camera, status, settings, silent)
+                for camera, silent in zip_longest(status.cameras, silences)
             ),
             result_task(status),
             thermal_task(thermal_state),
@@ -231,14 +235,28 @@ class DiagnosticsPublisher:
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(message)
 
-    def _mixed(self, topic: str, cameras: int) -> str:
-        """Return who publishes on the image topic where they are several.
+    def _frames_of(
+        self,
+        camera: CameraStatus,
+        status: InferenceStatus,
+        settings: Settings,
+        silent: Finding | None,
+    ) -> DiagnosticStatus:
+        topic = self._node.resolve_topic_name(image_topic(settings, camera.name))
+        publishers = int(self._node.count_publishers(topic))
+        active_for = self._published - self._active_since
+        said = self._mixed(topic, publishers) if math.isfinite(self._active_since) else ""
+        task = self._frames.setdefault(camera.name, FramesTask(camera.name))
+        return task(status, settings, active_for, silent, publishers, said, camera)
+
+    def _mixed(self, topic: str, publishers: int) -> str:
+        """Return who publishes on an image topic where they are several.
 
         It is logged once, and when seen again: the first time names may not be known yet, and one
         may be a camera's that has just been started anew.
         """
-        line = mixed(self._node, topic) if cameras > 1 else ""
-        self._mixed_looks = self._mixed_looks + 1 if line else 0
-        if self._mixed_looks == LOOKS_UNTIL_LOGGED:
+        line = mixed(self._node, topic) if publishers > 1 else ""
+        self._mixed_looks[topic] = self._mixed_looks.get(topic, 0) + 1 if line else 0
+        if self._mixed_looks[topic] == LOOKS_UNTIL_LOGGED:
             self._node.get_logger().warning(line)
         return line

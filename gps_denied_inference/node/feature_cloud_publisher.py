@@ -12,6 +12,7 @@ from std_msgs.msg import Header
 
 from gps_denied_inference.errors import FrameError
 from gps_denied_inference.node import messages, qos
+from gps_denied_inference.node.topics import own_topic
 from gps_denied_inference.pipeline.camera import CameraModel
 from gps_denied_inference.pipeline.feature_cloud import FeatureCloudBuilder
 from gps_denied_inference.pipeline.tracking.update import TrackUpdate
@@ -27,11 +28,13 @@ FRAMES_BEFORE = 3
 class FeatureCloudPublisher:
     """Publishes a cloud per tracked frame once the camera's calibration is known."""
 
-    def __init__(self, node: LifecycleNode, settings: Settings, profile: QoSProfile) -> None:
+    def __init__(
+        self, node: LifecycleNode, settings: Settings, profile: QoSProfile, camera: str = ""
+    ) -> None:
         self._node = node
         self._settings = settings
         self._publisher = node.create_lifecycle_publisher(
-            PointCloud, **qos.publisher(node, "~/feature_cloud", profile)
+            PointCloud, **qos.publisher(node, own_topic(camera, "~/feature_cloud"), profile)
         )
         self.refused = ""
         """Why no cloud is published; empty = it is."""

@@ -26,28 +26,35 @@ from gps_denied_inference.node.cv_bridge_encodings import cv_bridge_convert
 from gps_denied_inference.node.frame_worker import FrameWorker
 from gps_denied_inference.node.side_input import SideInput
 from gps_denied_inference.node.silence import silence
-from gps_denied_inference.node.topics import calibration_topic
+from gps_denied_inference.node.topics import calibration_topic, own_topic
 from gps_denied_inference.pipeline.camera import CameraModel, calibration_fields
 from gps_denied_inference.pipeline.sequence import UNSUPPORTED, SequenceWatch
 from gps_denied_inference.pipeline.task_health import Finding
 from gps_denied_inference.settings import Settings
 
 
-def image_topic(settings: Settings) -> str:
-    """Return where frames come from, before remapping."""
-    return "image/compressed" if settings.image_transport == "compressed" else "image"
+def image_topic(settings: Settings, camera: str = "") -> str:
+    """Return where frames of a camera come from, before remapping; no name = the only one."""
+    compressed = settings.image_transport == "compressed"
+    return own_topic(camera, "image/compressed" if compressed else "image")
 
 
 class FrameInputs:
-    """Subscriptions of an active node.
+    """Subscriptions of one camera of an active node.
+
+    Args:
+        node: the node that subscribes.
+        settings: valid settings.
+        camera: its name; empty = the only camera, whose topics have no name in them.
 
     Attributes:
         camera_model: from the newest valid camera_info; None until one arrives.
         calibration_refused: why the newest camera_info was refused; empty = it was not.
     """
 
-    def __init__(self, node: Node, settings: Settings) -> None:
+    def __init__(self, node: Node, settings: Settings, camera: str = "") -> None:
         self._node = node
+        self.reference_topic = own_topic(camera, "reference/image")
         self._settings = settings
         self._group = MutuallyExclusiveCallbackGroup()
         self._subscriptions: list[Any] = []
@@ -55,25 +62,31 @@ class FrameInputs:
         self._calibration = ""
         self._kind = CompressedImage if settings.image_transport == "compressed" else Image
         self.camera_model: CameraModel | None = None
-        self._frames_qos = self._qos(image_topic(settings), qos.IMAGE)
+        frames = image_topic(settings, camera)
+        self._frames_qos = self._qos(frames, qos.IMAGE)
         self.calibration_refused = ""
-        calibration = calibration_topic(node, image_topic(settings))
+        calibration = calibration_topic(node, frames, camera)
         self._info_qos = self._qos(calibration, qos.CAMERA_INFO)
-        self._reference_qos = self._qos("reference/image", qos.REFERENCE)
+        self._reference_qos = self._qos(self.reference_topic, qos.REFERENCE)
 
     def _qos(self, topic: str, profile: QoSProfile) -> qos.TopicQos:
         return qos.TopicQos(self._node, topic, "subscription", profile)
 
-    def subscribe(self, worker: FrameWorker) -> None:
-        """Hand frames to ``worker`` from now on."""
-        self._subscriptions = [self._subscribe_frames(worker)]
+    def subscribe(self, worker: FrameWorker, place: int = 0) -> None:
+        """Hand frames to ``worker`` from now on, as those of the camera at ``place``."""
+        self._subscriptions = [self._subscribe_frames(worker, place)]
         self._sides = [SideInput(self._node, CameraInfo, self._info_qos, self._calibrate)]
         if self._settings.task == "match":
             self._sides.append(
-                SideInput(self._node, Image, self._reference_qos, worker.offer_reference)
+                SideInput(
+                    self._node,
+                    Image,
+                    self._reference_qos,
+                    lambda message: worker.offer_reference(message, place),
+                )
             )
 
-    def _subscribe_frames(self, worker: FrameWorker) -> Any:
+    def _subscribe_frames(self, worker: FrameWorker, place: int) -> Any:
         """Subscribe to frames, and to what the middleware tells of those that do not come.
 
         It keeps one frame, so that the newest is taken; the ones that it replaced show as gaps in
@@ -85,11 +98,11 @@ class FrameInputs:
             number = info.get("publication_sequence_number", UNSUPPORTED)
             skipped = watch.missing(number, time.monotonic())
             if skipped:
-                worker.skipped(skipped)
-            worker.offer(message)
+                worker.skipped(skipped, place)
+            worker.offer(message, place)
 
         def count_lost(lost: QoSMessageLostInfo) -> None:
-            worker.lost(lost.total_count_change, numbered=watch.is_numbered)
+            worker.lost(lost.total_count_change, place, numbered=watch.is_numbered)
 
         create = functools.partial(
             self._node.create_subscription,

@@ -24,11 +24,12 @@ from std_msgs.msg import Header
 from gps_denied_inference.errors import GpsDeniedInferenceError, InferenceHungError
 from gps_denied_inference.locator import Locator, optics_of, width_of
 from gps_denied_inference.node import localization_messages as messages
-from gps_denied_inference.node.frame_worker import POLL_PERIOD, RateLimiter
+from gps_denied_inference.node.frame_worker import POLL_PERIOD
 from gps_denied_inference.node.localization_messages import LocalizationPublishers, Placed
 from gps_denied_inference.node.priors import Priors
 from gps_denied_inference.node.transitions import described, traced
 from gps_denied_inference.pipeline.camera import CameraModel
+from gps_denied_inference.pipeline.instants import RateLimiter
 from gps_denied_inference.pipeline.localization.attitude import lean
 from gps_denied_inference.pipeline.localization.course import Course, Seen
 from gps_denied_inference.pipeline.localization.fix import Attempt

@@ -17,13 +17,11 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
-from std_msgs.msg import Header
 
 from gps_denied_inference.errors import (
     ConfigurationError,
@@ -31,22 +29,20 @@ from gps_denied_inference.errors import (
     InferenceHungError,
 )
 from gps_denied_inference.msg import InferenceStatus
+from gps_denied_inference.node.cameras import Cameras
 from gps_denied_inference.node.diagnostics import DiagnosticsPublisher
 from gps_denied_inference.node.frame_worker import FrameWorker
-from gps_denied_inference.node.inputs import FrameInputs
 from gps_denied_inference.node.localization import Localization
 from gps_denied_inference.node.managed import ManagedNode
-from gps_denied_inference.node.outputs import ResultPublishers
 from gps_denied_inference.node.parameters import NodeParameters
 from gps_denied_inference.node.rclpy_compat import RCLError
 from gps_denied_inference.node.recovery import Recovery
-from gps_denied_inference.node.status import StatusPublisher
-from gps_denied_inference.node.task_watch import TaskWatch
+from gps_denied_inference.node.status import StatusPublisher, camera_status
 from gps_denied_inference.node.thermal_publisher import ThermalStatePublisher
 from gps_denied_inference.node.transitions import FAILURE, SUCCESS, described, reported, traced
-from gps_denied_inference.pipeline.accounting import FrameAccounting
+from gps_denied_inference.pipeline.accounting import FrameAccounting, summed_up
 from gps_denied_inference.runtimes.serial_thread import SerialThread
-from gps_denied_inference.session import FrameResult, InferenceSession
+from gps_denied_inference.session import InferenceSession
 from gps_denied_inference.settings import Settings
 from gps_denied_inference.thermal.policy import ThermalAction
 from gps_denied_inference.thermal.state import ThermalState
@@ -57,7 +53,8 @@ class InferenceNode(ManagedNode):
 
     Subscribes ``image`` (sensor_msgs/Image) or ``image/compressed``, ``camera_info``,
     ``reference/image``. Publishes ``~/features``, ``~/matches``, ``~/feature_cloud``,
-    ``~/debug_image``, ``~/thermal_state``, ``~/status`` and ``/diagnostics``. Needs an executor of
+    ``~/debug_image``, ``~/thermal_state``, ``~/status`` and ``/diagnostics``. With ``camera_names``
+    each camera has topics of its own: ``left/image``, ``~/left/features``. Needs an executor of
     several threads, so that state and services answer while configure builds an engine.
     """
 
@@ -79,13 +76,11 @@ class InferenceNode(ManagedNode):
         self._session: InferenceSession | None = None
         self._worker: FrameWorker | None = None
         self._thermal: ThermalStatePublisher | None = None
-        self._inputs: FrameInputs | None = None
-        self._outputs: ResultPublishers | None = None
+        self._cameras: Cameras | None = None
         self._localization: Localization | None = None
-        self._unused_reference: Any = None
-        self._accounting = FrameAccounting()
+        self._unused_references: list[Any] = []
+        self._accounts = {"": FrameAccounting()}
         self._status = StatusPublisher(self)
-        self._watch = TaskWatch(self)
         self._diagnostics = DiagnosticsPublisher(self)
         self._settings_table = NodeParameters(
             self,
@@ -132,17 +127,17 @@ class InferenceNode(ManagedNode):
 
     def _configure(self) -> None:
         settings = self._settings = self._settings_table.read()
-        if not self.recovery.is_running:
-            self._accounting = FrameAccounting()
+        if not self.recovery.is_running or tuple(self._accounts) != settings.cameras:
+            self._accounts = {name: FrameAccounting() for name in settings.cameras}
         self._status_timer.timer_period_ns = round(1e9 / settings.status_rate)
         self._thermal = ThermalStatePublisher(self, settings, self._obey)
         session = InferenceSession(settings, self._thermal.current)
         self._engine_thread.call(session.open, self._report_progress)
         self._session = session
-        self._outputs = ResultPublishers(self, settings)
-        self._inputs = FrameInputs(self, settings)
+        self._cameras = Cameras(self, settings, self._accounts)
         if settings.task == "localize":
             self._localization = Localization(self, settings, self._report_progress)
+            self._cameras.all[0].on_result = self._localization.frame
         readback = session.readback
         for name, reason in session.selection.passed_over if session.selection else ():
             self.get_logger().info(f"runtime {name} passed over: {reason}")
@@ -173,40 +168,34 @@ class InferenceNode(ManagedNode):
             ):
                 raise ConfigurationError(f"too hot to activate: {action.description}")
             assert self._session is not None
-            assert self._outputs is not None
-            assert self._inputs is not None
+            assert self._cameras is not None
             result = super().on_activate(state)
             if result != SUCCESS:
                 return result
             self._session.restart_tracks()
             worker = FrameWorker(
-                self._session,
-                self._accounting,
-                self._inputs.decode,
-                self._publish_result,
-                self.get_logger(),
-                self._engine_thread,
+                self._session, self._cameras.all, self.get_logger(), self._engine_thread
             )
             self._worker = worker
             self._apply_dynamic(self._settings)
             self._obey(action)
-            if self._unused_reference is not None:
-                worker.offer_reference(self._unused_reference)
+            for place, reference in enumerate(self._unused_references):
+                worker.offer_reference(reference, place)
             if self._localization is not None:
                 self._localization.start()
             worker.start()
-            self._inputs.subscribe(worker)
-            self._watch.begin()
+            self._cameras.subscribe(worker)
             self.recovery.begin(worker, self._session, self._localization)
             self._warn_of_unknown_parameters()
         except ConfigurationError as error:
             self.get_logger().error(f"activate refused: {error}")
             self._status.change(f"activate refused: {error}")
             return FAILURE
-        self.get_logger().info(
-            f"active: frames from {self._inputs.topic}, camera_info from "
-            f"{self._inputs.calibration_topic}"
-        )
+        for camera in self._cameras.all:
+            self.get_logger().info(
+                f"active: frames from {camera.inputs.topic}, camera_info from "
+                f"{camera.inputs.calibration_topic}"
+            )
         self._status.change(action.description if action else "")
         return SUCCESS
 
@@ -215,7 +204,7 @@ class InferenceNode(ManagedNode):
         """Stop taking frames; the engine stays loaded."""
         self._stop_frames()
         result = super().on_deactivate(state)
-        account = self._accounting.snapshot()
+        account = summed_up(list(self._accounts.values()))
         self.get_logger().info(
             f"inactive: {account.frames_out} of {account.frames_in} frames answered since configure"
         )
@@ -260,14 +249,13 @@ class InferenceNode(ManagedNode):
                 self.get_logger().warning(line)
 
     def _stop_frames(self) -> None:
-        self._watch.end()
         self.recovery.end()
-        if self._inputs is not None:
-            self._inputs.unsubscribe()
+        if self._cameras is not None:
+            self._cameras.unsubscribe()
         worker, self._worker = self._worker, None
         try:
             if worker is not None:
-                self._unused_reference = worker.stop(self.recovery.hung)
+                self._unused_references = worker.stop(self.recovery.hung)
         except InferenceHungError:
             self._leave_engine()
             raise
@@ -287,33 +275,21 @@ class InferenceNode(ManagedNode):
         """Give back whatever is held, in the reverse order of taking it."""
         with suppress(InferenceHungError):
             self._stop_frames()
-        self._unused_reference = None
+        self._unused_references = []
         localization, self._localization = self._localization, None
         if localization is not None:
             localization.destroy()
         session, self._session = self._session, None
         if session is not None:
             self._engine_thread.call(session.close)
-        outputs, self._outputs = self._outputs, None
-        if outputs is not None:
-            outputs.destroy()
-        inputs, self._inputs = self._inputs, None
-        if inputs is not None:
-            inputs.destroy()
+        cameras, self._cameras = self._cameras, None
+        if cameras is not None:
+            cameras.destroy()
         thermal, self._thermal = self._thermal, None
         if thermal is not None:
             thermal.destroy()
 
     # Frames and state --------------------------------------------------------------------------
-
-    def _publish_result(
-        self, image: npt.NDArray[np.uint8], result: FrameResult, header: Header
-    ) -> None:
-        outputs, inputs = self._outputs, self._inputs
-        if outputs is not None and inputs is not None:
-            outputs.publish(image, result, header, inputs.camera_model, inputs.calibration_missing)
-            if self._localization is not None:
-                self._localization.frame(image, result, header, inputs.camera_model)
 
     def thermal_state(self) -> ThermalState:
         """Return the newest thermal state; level UNKNOWN while nothing is read."""
@@ -369,27 +345,30 @@ class InferenceNode(ManagedNode):
         if not self.context.ok():
             return
         with self._status.lock:
-            self._publish_status_now()
+            self.publish_status()
 
-    def _publish_status_now(self) -> None:
+    def publish_status(self) -> InferenceStatus | None:
+        """Publish and return the status; None of a context that has ended."""
         try:
-            worker, account = self._worker, self._accounting.snapshot()
-            finding, silent = self._watch.look(
-                self._session,
-                self._inputs,
-                self._outputs,
-                worker is not None and worker.reference_waits,
-                account,
-                self._settings.stall_timeout,
+            accounts, cameras = self._accounts, self._cameras
+            if cameras is not None:
+                states, silences = cameras.look(
+                    self._session, self._worker, self._settings.stall_timeout
+                )
+            else:
+                states = [camera_status(name, one.snapshot()) for name, one in accounts.items()]
+                silences = []
+            message = self._status.publish(
+                self._session, summed_up(list(accounts.values())), states, self.recovery.fault
             )
-            finding = self.recovery.fault or finding
-            message = self._status.publish(self._session, account, finding)
             self._diagnostics.publish(
-                message, self.thermal_state(), self._settings, silent, self.recovery
+                message, self.thermal_state(), self._settings, silences, self.recovery
             )
         except RCLError:
             if self.context.ok():
                 raise
+            return None
+        return message
 
     def destroy_node(self) -> None:
         """Give everything back, then the node itself."""

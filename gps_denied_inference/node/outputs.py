@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from gps_denied_inference.msg import FeatureArray, MatchArray
 from gps_denied_inference.node import messages, qos
 from gps_denied_inference.node.feature_cloud_publisher import FeatureCloudPublisher
+from gps_denied_inference.node.topics import own_topic
 from gps_denied_inference.pipeline.camera import CameraModel
 from gps_denied_inference.pipeline.overlay import draw_overlay
 from gps_denied_inference.session import FrameResult
@@ -22,23 +24,33 @@ from gps_denied_inference.settings import Settings
 
 
 class ResultPublishers:
-    """Lifecycle publishers of one configured node; silent while it is inactive."""
+    """Lifecycle publishers of one camera of a configured node; silent while it is inactive.
 
-    def __init__(self, node: LifecycleNode, settings: Settings) -> None:
+    Args:
+        node: the lifecycle node.
+        settings: valid settings.
+        camera: its name; empty = the only camera, whose topics have no name in them.
+    """
+
+    def __init__(self, node: LifecycleNode, settings: Settings, camera: str = "") -> None:
         self._node = node
         self._settings = settings
         profile = qos.results(settings.result_reliability)
-        create = node.create_lifecycle_publisher
-        self._features = create(FeatureArray, **qos.publisher(node, "~/features", profile))
-        self._debug_image = create(Image, **qos.publisher(node, "~/debug_image", qos.DEBUG_IMAGE))
+
+        def create(kind: type, topic: str, profile: QoSProfile) -> Any:
+            topic = own_topic(camera, topic)
+            return node.create_lifecycle_publisher(kind, **qos.publisher(node, topic, profile))
+
+        self._features = create(FeatureArray, "~/features", profile)
+        self._debug_image = create(Image, "~/debug_image", qos.DEBUG_IMAGE)
         self._publishers: list[Any] = [self._features, self._debug_image]
         self._matches: Any = None
         self._cloud: FeatureCloudPublisher | None = None
         if settings.task != "extract":
-            self._matches = create(MatchArray, **qos.publisher(node, "~/matches", profile))
+            self._matches = create(MatchArray, "~/matches", profile)
             self._publishers.append(self._matches)
         if settings.keeps_tracks:
-            self._cloud = FeatureCloudPublisher(node, settings, profile)
+            self._cloud = FeatureCloudPublisher(node, settings, profile, camera)
 
     def publish(
         self,

@@ -181,10 +181,4 @@ class NodeParameters:
             raise error
         settings = self._raw()
         settings.validate()
-        if settings.cameras != ("",):
-            raise InvalidParameterError(
-                "camera_names",
-                list(settings.cameras),
-                "[''] in a node",
-            )
         return settings

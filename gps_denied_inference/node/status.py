@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lifecycle_msgs.msg import State as LifecycleState
@@ -40,8 +41,17 @@ class Said:
     progress: float = float("nan")
 
 
-def camera_status(name: str, account: AccountSnapshot) -> CameraStatus:
-    """Fill a CameraStatus from the account of one camera."""
+def camera_status(
+    name: str, account: AccountSnapshot, finding: Finding | None = None, described: str = ""
+) -> CameraStatus:
+    """Fill a CameraStatus.
+
+    Args:
+        name: of the camera; empty = the only one.
+        account: its own.
+        finding: why its task does not give its result.
+        described: how its reference is seen.
+    """
     message = CameraStatus(name=name)
     _count(message, account)
     stamps = account.stamps
@@ -54,6 +64,8 @@ def camera_status(name: str, account: AccountSnapshot) -> CameraStatus:
     message.stamp_jitter = stamps.jitter
     for field in messages.QUALITY:
         setattr(message, field, getattr(account.quality, field))
+    message.task_ok = finding is None
+    message.task_detail = described if finding is None else finding.line
     return message
 
 
@@ -113,14 +125,26 @@ class StatusPublisher:
         self,
         session: InferenceSession | None,
         account: AccountSnapshot,
-        finding: Finding | None = None,
+        cameras: Sequence[CameraStatus],
+        fault: Finding | None = None,
     ) -> InferenceStatus:
-        """Publish and return the status; ``finding`` is why the task does not give its result."""
+        """Publish and return the status.
+
+        Args:
+            session: the node's.
+            account: of all cameras together.
+            cameras: of each of them.
+            fault: what is wrong with all of them.
+        """
         with self.lock:
-            return self._publish(session, account, finding)
+            return self._publish(session, account, cameras, fault)
 
     def _publish(
-        self, session: InferenceSession | None, account: AccountSnapshot, finding: Finding | None
+        self,
+        session: InferenceSession | None,
+        account: AccountSnapshot,
+        cameras: Sequence[CameraStatus],
+        fault: Finding | None,
     ) -> InferenceStatus:
         said = self._said
         message = InferenceStatus(state=self.state, detail=said.detail, progress=said.progress)
@@ -135,12 +159,16 @@ class StatusPublisher:
         message.latency_p50 = [latency.p50 for latency in account.latencies.values()]
         message.latency_p95 = [latency.p95 for latency in account.latencies.values()]
         message.latency_p99 = [latency.p99 for latency in account.latencies.values()]
-        message.cameras = [camera_status("", account)]
-        message.task_ok = finding is None
-        if finding is not None:
-            message.task_detail = finding.line
-        elif session is not None:
-            message.task_detail = session.reference_described
+        message.cameras = list(cameras)
+        message.task_ok = fault is None and all(camera.task_ok for camera in cameras)
+        if fault is not None:
+            message.task_detail = fault.line
+        else:
+            message.task_detail = "; ".join(
+                f"{camera.name}: {camera.task_detail}" if camera.name else camera.task_detail
+                for camera in cameras
+                if camera.task_detail and camera.task_ok == message.task_ok
+            )
         self._publisher.publish(message)
         return message
 
@@ -161,7 +189,7 @@ class StatusPublisher:
         message.model = manifest.model
         message.model_sha256 = manifest.model_sha256
         message.engine_sha256 = manifest.artifact_sha256
-        message.engine_height, message.engine_width = handle.inputs[0].shape[:2]
+        message.engine_height, message.engine_width = handle.inputs[0].shape[-3:-1]
         message.max_keypoints = settings.max_keypoints
         message.engine_load_time = handle.load_time
 

@@ -12,19 +12,24 @@ from gps_denied_inference.node.inputs import FrameInputs
 from gps_denied_inference.node.outputs import ResultPublishers
 from gps_denied_inference.pipeline.accounting import AccountSnapshot
 from gps_denied_inference.pipeline.task_health import Finding
-from gps_denied_inference.session import InferenceSession
+from gps_denied_inference.stream import CameraStream
 
 NO_CLOUD = "no cloud"
 
 
 class TaskWatch:
-    """Looks at the task's health while the node is active, and logs each cause once per onset.
+    """Looks at one camera's task while the node is active, and logs each cause once per onset.
 
     Any thread may call.
+
+    Args:
+        node: whose log it is.
+        camera: its name; empty = the only camera.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, camera: str = "") -> None:
         self._node = node
+        self._of = f" of camera '{camera}'" if camera else ""
         self._lock = threading.Lock()
         self._active_since: float | None = None
         self._known: str | None = None
@@ -43,9 +48,10 @@ class TaskWatch:
 
     def look(
         self,
-        session: InferenceSession | None,
-        inputs: FrameInputs | None,
-        outputs: ResultPublishers | None,
+        task: str,
+        stream: CameraStream | None,
+        inputs: FrameInputs,
+        outputs: ResultPublishers,
         reference_waits: bool,
         account: AccountSnapshot,
         stall_timeout: float,
@@ -55,14 +61,16 @@ class TaskWatch:
         Either is None where nothing is wrong, or nothing is due.
 
         Args:
-            session, inputs, outputs: the configured node's.
+            task: the node's.
+            stream: the camera's; None while nothing is open.
+            inputs, outputs: the camera's.
             reference_waits: True where a reference came and is used with the next frame.
             account: the newest.
             stall_timeout: s without a frame from which that is a fault.
         """
         with self._lock:
             since, now = self._active_since, time.monotonic()
-            if since is None or session is None or inputs is None or not session.is_open:
+            if since is None or stream is None:
                 return None, None
             active_for = now - since
             if account.frames_out != self._answered[0]:
@@ -78,17 +86,17 @@ class TaskWatch:
             finding = (
                 silent
                 or self._unanswered(account, now - self._answered[1], stall_timeout)
-                or session.health.finding(
-                    session.reference,
+                or stream.health.finding(
+                    stream.reference,
                     active_for,
-                    self._node.resolve_topic_name("reference/image"),
+                    self._node.resolve_topic_name(inputs.reference_topic),
                     reference_waits,
                 )
             )
-            missing = outputs.cloud_missing if outputs is not None else ""
+            missing = outputs.cloud_missing
             if finding is None and missing:
                 finding = Finding(f"{NO_CLOUD}: {missing}", f"no feature_cloud: {missing}")
-            self._log(session.settings.task, finding)
+            self._log(task, finding)
         return finding, silent
 
     @staticmethod
@@ -109,6 +117,8 @@ class TaskWatch:
             return
         self._known = cause
         if finding is None or cause is None:
-            self._node.get_logger().info(f"task '{task}' gives its result again")
+            self._node.get_logger().info(f"task '{task}'{self._of} gives its result again")
         elif not cause.startswith(NO_CLOUD):  # the publisher of the cloud logs that
-            self._node.get_logger().warning(f"task '{task}' gives no result: {finding.line}")
+            self._node.get_logger().warning(
+                f"task '{task}'{self._of} gives no result: {finding.line}"
+            )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +25,12 @@ SUPERSEDED = "superseded"
 """Drop reason of frames that a newer one replaced before there was time for them."""
 INFER_HUNG = "infer_hung"
 """Drop reason of the frame whose forward pass did not come back."""
+OUT_OF_MEMORY = "out_of_memory"
+INVALID_OUTPUT = "invalid_output"
+INFERENCE_ERROR = "inference_error"
+"""Drop reasons of frames that the engine failed."""
+INTERNAL_ERROR = "internal_error"
+"""Drop reason of frames that met a defect."""
 SETTLING = 0.5
 """s from a gap in the sender's numbers until it is known whether the middleware lost the frames."""
 
@@ -173,21 +180,68 @@ class FrameAccounting:
 
     def snapshot(self) -> AccountSnapshot:
         """Copy the counters and compute the percentiles."""
+        return summed_up([self])
+
+    def copy(self) -> _Copy:
+        """Copy the counters."""
         with self._lock:
             now = self._clock()
             self._settle(now)
-            frames_in, frames_out, drops = self._in, self._out, dict(self._drops)
-            samples = {stage: np.fromiter(values, float) for stage, values in self._samples.items()}
             recent = [stamp for stamp in self._published if now - stamp <= 5.0]
-            since = now - self._last_in
-            stamps, qualities = self._stamps.summary(), tuple(self._qualities)
-        latencies = {
+            span = now - recent[0] if recent else 0.0
+            return _Copy(
+                frames_in=self._in,
+                frames_out=self._out,
+                drops=Counter(self._drops),
+                samples={stage: list(values) for stage, values in self._samples.items()},
+                rate=(len(recent) - 1) / span if len(recent) > 1 and span > 0 else float("nan"),
+                since=now - self._last_in,
+                stamps=self._stamps.summary(),
+                qualities=tuple(self._qualities),
+            )
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """What one camera's books hold at a moment."""
+
+    frames_in: int
+    frames_out: int
+    drops: Counter[str]
+    samples: Mapping[str, list[float]]
+    rate: float
+    since: float
+    stamps: StampSummary
+    qualities: tuple[FrameQuality, ...]
+
+
+def summed_up(accounts: Sequence[FrameAccounting]) -> AccountSnapshot:
+    """Return the books of one camera, or of several together.
+
+    Of several, counts and rates are sums, the newest frame is that of any, percentiles are over the
+    samples of all, and stamps and quality, which say nothing together, are left out.
+    """
+    copies = [account.copy() for account in accounts]
+    samples: dict[str, list[float]] = {}
+    drops: Counter[str] = Counter()
+    for one in copies:
+        drops.update(one.drops)
+        for stage, values in one.samples.items():
+            samples.setdefault(stage, []).extend(values)
+    rates = [one.rate for one in copies if not math.isnan(one.rate)]
+    alone = copies[0] if len(copies) == 1 else None
+    return AccountSnapshot(
+        frames_in=sum(one.frames_in for one in copies),
+        frames_out=sum(one.frames_out for one in copies),
+        drops=dict(drops),
+        rate=math.fsum(rates) if rates else float("nan"),
+        time_since_frame=min(
+            (one.since for one in copies if not math.isnan(one.since)), default=float("nan")
+        ),
+        latencies={
             stage: StageLatency(*(float(p) for p in np.percentile(values, (50, 95, 99))))
             for stage, values in samples.items()
-        }
-        span = now - recent[0] if recent else 0.0
-        rate = (len(recent) - 1) / span if len(recent) > 1 and span > 0 else float("nan")
-        quality = FrameQuality.median(qualities)
-        return AccountSnapshot(
-            frames_in, frames_out, drops, rate, since, latencies, stamps, quality
-        )
+        },
+        stamps=alone.stamps if alone else StampSummary(),
+        quality=FrameQuality.median(alone.qualities if alone else ()),
+    )

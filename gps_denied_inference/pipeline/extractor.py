@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gps_denied_inference.errors import FrameError, InvalidOutputError
+from gps_denied_inference.errors import FrameError, GpsDeniedInferenceError
 from gps_denied_inference.pipeline.contrast import Contrast
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.letterbox import Letterbox
@@ -76,31 +76,29 @@ class Extractor:
             InferenceError, DeviceOutOfMemoryError, InvalidHandleError: from the runtime.
         """
         (features,) = self.extract_together([image], scale)
-        if isinstance(features, InvalidOutputError):
+        if isinstance(features, GpsDeniedInferenceError):
             raise features
         return features
 
     def extract_together(
         self, images: Sequence[npt.NDArray[np.uint8]], scale: float | None = None
-    ) -> list[Features | InvalidOutputError]:
+    ) -> list[Features | GpsDeniedInferenceError]:
         """Extract features of several images, as many at a time as the engine takes.
 
-        Each image's are those that :meth:`extract` gives, or what was wrong with the engine's
-        answer to it.
+        Each image gets what :meth:`extract` gives, or the error that it would raise; an error
+        of a forward pass is that of all its images.
 
         Args:
             images, scale: as :meth:`extract` takes them.
 
         Raises:
             FrameError: an image's channels are not the engine's.
-            InvalidOutputError: the engine's answer has another form than its specification.
-            InferenceError, DeviceOutOfMemoryError, InvalidHandleError: from the runtime.
         """
         for image in images:
             self.check(image)
         size = (self.width, self.height)
         boxes = [Letterbox.fit((image.shape[1], image.shape[0]), size, scale) for image in images]
-        answers: list[Features | InvalidOutputError] = []
+        answers: list[Features | GpsDeniedInferenceError] = []
         self.inference_time = 0.0
         for first in range(0, len(images), self.batch):
             now = slice(first, first + self.batch)
@@ -108,11 +106,15 @@ class Extractor:
                 box.apply(image).reshape(self.height, self.width, self.channels)
                 for image, box in zip(images[now], boxes[now], strict=True)
             ]
-            each = self._infer(tensors)
+            try:
+                each = self._infer(tensors)
+            except GpsDeniedInferenceError as error:
+                answers += [error] * len(tensors)
+                continue
             for image, box, outputs in zip(images[now], boxes[now], each, strict=False):
                 try:
                     answers.append(self._features(image, box, outputs))
-                except InvalidOutputError as error:
+                except GpsDeniedInferenceError as error:
                     answers.append(error)
         return answers
 

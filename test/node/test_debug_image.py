@@ -49,7 +49,7 @@ def test_drawn_only_while_subscribed(tmp_path, monkeypatch):
 
         def answer():
             result = node._session.process(pixels, 1, Header())
-            node._publish_result(pixels, result, Header(frame_id="camera"))
+            node._cameras.all[0].publish(pixels, result, Header(frame_id="camera"))
 
         answer()
         assert not drawn
@@ -68,7 +68,7 @@ def test_drawn_only_while_subscribed(tmp_path, monkeypatch):
         assert (images[0].width, images[0].height, images[0].encoding) == (160, 128, "rgb8")
 
         viewer.destroy_subscription(subscription)
-        publisher = node._outputs._debug_image
+        publisher = node._cameras.all[0].outputs._debug_image
         while publisher.get_subscription_count() > 0:
             assert time.monotonic() < end, "the subscriber is still seen"
             time.sleep(0.01)

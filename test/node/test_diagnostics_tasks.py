@@ -13,7 +13,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2: rclpy is not installed here")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
-from gps_denied_inference.msg import InferenceStatus
+from gps_denied_inference.msg import CameraStatus, InferenceStatus
 from gps_denied_inference.node import diagnostics
 from gps_denied_inference.node.diagnostics import (
     DiagnosticsPublisher,
@@ -34,6 +34,9 @@ OK, WARN, ERROR, STALE = (
 )
 SETTINGS = Settings(stall_timeout=2.0)
 ACTIVE = InferenceStatus.STATE_ACTIVE
+COUNTED = (
+    "frames_in", "frames_out", "frames_dropped", "drop_reasons", "drop_counts", "time_since_frame",
+)  # fmt: skip
 
 
 def status(frames_in=0, frames_out=0, drops=None, state=ACTIVE, silent=0.01, **fields):
@@ -42,7 +45,16 @@ def status(frames_in=0, frames_out=0, drops=None, state=ACTIVE, silent=0.01, **f
     message.frames_dropped = sum(drops.values())
     message.drop_reasons, message.drop_counts = list(drops), list(drops.values())
     message.time_since_frame = silent
+    message.cameras = [camera("", message)]
     return message
+
+
+def camera(name, counts):
+    """The part of one camera, with the counts of a status."""
+    part = CameraStatus(name=name)
+    for field in COUNTED:
+        setattr(part, field, getattr(counts, field))
+    return part
 
 
 def values(answer):
@@ -210,7 +222,7 @@ class _Node:
         return f"/left/{topic}"
 
     def count_publishers(self, topic):
-        assert topic == "/left/image"
+        assert topic in ("/left/image", "/left/left/image", "/left/right/image")
         return 0
 
 
@@ -256,3 +268,23 @@ def test_a_stall_is_seen_while_the_simulated_clock_stands_still(clock):
     frames = next(s for s in node.publisher.sent[-1].status if s.name.endswith("frames"))
     assert frames.level == ERROR
     assert "no frame for 3.0 s" in frames.message
+
+
+def test_each_camera_is_judged_by_its_own_counts(clock):
+    node = _Node()
+    publisher = DiagnosticsPublisher(node)
+    both = status(60, 50, {"superseded": 10})
+    both.cameras = [
+        camera("left", status(30, 30)),
+        camera("right", status(30, 20, {"superseded": 10}, silent=5.0)),
+    ]
+    publisher.publish(status(), ThermalState.unknown("none"), SETTINGS)
+    clock[0] += 10.0
+    silences = [None, Finding("no frame: no publisher", "nothing publishes on /right/image")]
+    publisher.publish(both, ThermalState.unknown("none"), SETTINGS, silences)
+    found = {s.name.split(": ")[1]: s for s in node.publisher.sent[-1].status}
+    assert found["frames of left"].level == OK
+    assert found["frames of left"].message == "frames are answered"
+    assert found["frames of right"].level == ERROR
+    assert found["frames of right"].message == "nothing publishes on /right/image"
+    assert values(found["frames of right"])["dropped_superseded"] == "10"

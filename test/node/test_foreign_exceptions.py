@@ -15,7 +15,7 @@ from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
-from gps_denied_inference.node import node as node_module  # noqa: E402
+from gps_denied_inference.node.inputs import FrameInputs  # noqa: E402
 from gps_denied_inference.node.node import InferenceNode  # noqa: E402
 from gps_denied_inference.node.spinning import NodeExecutor  # noqa: E402
 from gps_denied_inference.runtimes.fake import FakeRuntime  # noqa: E402
@@ -91,10 +91,10 @@ def test_what_infer_raises_costs_that_frame_only(node, lines, monkeypatch, kind)
         patch.setattr(FakeRuntime, "infer", broken)
         node._worker.offer(frame(1))
         wait_for(
-            lambda: node._accounting.snapshot().drops == {"internal_error": 1}, "the frame's end"
+            lambda: node._accounts[""].snapshot().drops == {"internal_error": 1}, "the frame's end"
         )
     node._worker.offer(frame(2))
-    wait_for(lambda: node._accounting.snapshot().frames_out == 1, "the next frame's answer")
+    wait_for(lambda: node._accounts[""].snapshot().frames_out == 1, "the next frame's answer")
     assert node.trigger_deactivate() == SUCCESS
     errors = [line for severity, line in lines if severity == "error"]
     assert len(errors) == 1
@@ -146,7 +146,7 @@ def test_a_broken_transition_leaves_its_cause_in_the_status(node, lines, monkeyp
     if step == "activate":
         once.setattr(InferenceSession, "restart_tracks", broken)
     else:
-        once.setattr(node_module.FrameInputs, "unsubscribe", broken)
+        once.setattr(FrameInputs, "unsubscribe", broken)
     getattr(node, f"trigger_{step}")()
     assert node._state_machine.current_state[0] == State.PRIMARY_STATE_UNCONFIGURED
     assert node._status.detail == (

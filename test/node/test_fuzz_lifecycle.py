@@ -92,7 +92,7 @@ class Flight(RuleBasedStateMachine):
     @invariant()
     def the_lifecycle_is_where_it_should_be(self) -> None:
         assert lifecycle_state(self.node)[0] == self.state
-        account = self.node._accounting.snapshot()
+        account = self.node._accounts[""].snapshot()
         in_work = account.frames_in - account.frames_out - account.frames_dropped
         assert 0 <= in_work <= 2
         if self.state != 3:

@@ -70,6 +70,10 @@ def image(height=128, width=160, encoding="mono8", stamp=7) -> Image:
     return message
 
 
+def listened_to(node) -> bool:
+    return node._cameras.all[0].outputs._features.get_subscription_count() == 1
+
+
 def wait_for(condition, what: str, executor=None, timeout=10.0):
     end = time.monotonic() + timeout
     while not condition():
@@ -89,7 +93,7 @@ def test_whole_life_frees_everything(make_node):
         assert node.trigger_activate() == SUCCESS
         assert node.trigger_deactivate() == SUCCESS
         assert node.trigger_cleanup() == SUCCESS
-        assert node._session is node._outputs is node._inputs is node._thermal is None
+        assert node._session is node._cameras is node._thermal is None
     assert node.trigger_shutdown() == SUCCESS
     assert node.is_finalized
 
@@ -134,7 +138,7 @@ def test_a_reference_that_no_frame_used_is_kept_across_activations(make_node, co
     node.trigger_cleanup()  # another configure may have another size, task and colour
     node.trigger_configure()
     node.trigger_activate()
-    assert node._worker._reference is None
+    assert not node._worker.reference_waits()
     executor.shutdown()
     listener.destroy_node()
 
@@ -215,7 +219,11 @@ def test_features_carry_the_frames_header_and_drops_are_counted(make_node, conte
     assert node.trigger_configure() == SUCCESS
     assert node.trigger_activate() == SUCCESS
     wait_for(lambda: publisher.get_subscription_count() == 1, "the node's subscription", executor)
-    wait_for(lambda: node._outputs._features.get_subscription_count() == 1, "ours", executor)
+    wait_for(
+        lambda: listened_to(node),
+        "ours",
+        executor,
+    )
     publisher.publish(image(stamp=11))
     wait_for(lambda: received, "features", executor)
     features = received[0]
@@ -226,10 +234,10 @@ def test_features_carry_the_frames_header_and_drops_are_counted(make_node, conte
     bad = image()
     bad.step = 3
     publisher.publish(bad)
-    wait_for(lambda: node._accounting.snapshot().drops.get("wrong_step") == 1, "drop", executor)
+    wait_for(lambda: node._accounts[""].snapshot().drops.get("wrong_step") == 1, "drop", executor)
     publisher.publish(image(stamp=12))
     wait_for(lambda: len(received) == 2, "features after a bad frame", executor)
-    account = node._accounting.snapshot()
+    account = node._accounts[""].snapshot()
     assert account.frames_in == account.frames_out + account.frames_dropped == 3
     executor.shutdown()
     other.destroy_node()
@@ -263,7 +271,7 @@ def test_invalid_transition_by_service_is_answered_and_survived(make_node, conte
 def test_status_says_what_really_runs(make_node):
     node = make_node(runtime="onnxruntime", precision="fp32")
     assert node.trigger_configure() == SUCCESS, node._status.detail
-    status = node._status.publish(node._session, node._accounting.snapshot())
+    status = node.publish_status()
     assert isinstance(status, InferenceStatus)
     assert status.runtime == "onnxruntime"
     assert status.runtime_version == onnxruntime.__version__
@@ -284,7 +292,11 @@ def test_quality_of_images_and_stamps_is_published(make_node, context):
     assert node.trigger_configure() == SUCCESS
     assert node.trigger_activate() == SUCCESS
     wait_for(lambda: publisher.get_subscription_count() == 1, "the node's subscription", executor)
-    wait_for(lambda: node._outputs._features.get_subscription_count() == 1, "ours", executor)
+    wait_for(
+        lambda: listened_to(node),
+        "ours",
+        executor,
+    )
     stamps = [*range(1, 13), 12, 16]  # one repeated, three missing
     for sent, stamp in enumerate(stamps, 1):
         frame = image(stamp=stamp)
@@ -294,7 +306,7 @@ def test_quality_of_images_and_stamps_is_published(make_node, context):
     assert received[0].brightness == pytest.approx(200 / 255, abs=1e-3)
     assert received[-1].brightness == pytest.approx(3 / 255, abs=1e-3)
     assert (received[0].dark_share, received[-1].dark_share) == (0.0, 1.0)
-    status = node._status.publish(node._session, node._accounting.snapshot())
+    status = node.publish_status()
     (camera,) = status.cameras
     assert (camera.name, camera.frames_in, camera.frames_out) == ("", 14, 14)
     assert (camera.stamps_repeated, camera.stamp_gaps, camera.frames_missing) == (1, 1, 3)

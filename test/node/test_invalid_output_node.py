@@ -20,6 +20,10 @@ from gps_denied_inference.msg import FeatureArray  # noqa: E402
 from gps_denied_inference.node.node import InferenceNode  # noqa: E402
 
 
+def listened_to(node) -> bool:
+    return node._cameras.all[0].outputs._features.get_subscription_count() == 1
+
+
 def picture(stamp):
     message = Image(height=128, width=160, encoding="mono8", step=160)
     message.header.stamp.sec = stamp
@@ -54,13 +58,13 @@ def test_spoilt_answers_are_dropped_counted_and_shown(tmp_path, monkeypatch):
         for step in (node.trigger_configure, node.trigger_activate):
             assert step() == TransitionCallbackReturn.SUCCESS
         wait_for(lambda: publisher.get_subscription_count() == 1, executor)
-        wait_for(lambda: node._outputs._features.get_subscription_count() == 1, executor)
+        wait_for(lambda: listened_to(node), executor)
         for count, name in enumerate(spoilt, 1):
             monkeypatch.setattr(StandInBrokenRuntime, "spoil", staticmethod(SPOILT_FEATURES[name]))
             publisher.publish(picture(count))
             wait_for(
                 lambda count=count: (
-                    node._accounting.snapshot().drops.get("invalid_output") == count
+                    node._accounts[""].snapshot().drops.get("invalid_output") == count
                 ),
                 executor,
             )
@@ -69,7 +73,7 @@ def test_spoilt_answers_are_dropped_counted_and_shown(tmp_path, monkeypatch):
         wait_for(lambda: received, executor)
         assert [features.header.stamp.sec for features in received] == [9]
         assert np.isfinite(received[0].descriptors).all()
-        status = node._status.publish(node._session, node._accounting.snapshot())
+        status = node.publish_status()
         assert list(status.drop_reasons) == ["invalid_output"]
         assert list(status.drop_counts) == [3]
     finally:
