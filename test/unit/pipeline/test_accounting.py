@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gps_denied_inference.pipeline.accounting import FrameAccounting
+from gps_denied_inference.pipeline.accounting import FrameAccounting, summed_up
 from gps_denied_inference.pipeline.slot import NewestSlot
 
 
@@ -69,3 +69,30 @@ def test_a_slot_keeps_the_newest_and_accounts_for_the_rest():
     )
     assert taken == sorted(taken)
     assert slot.put(5) == 5
+
+
+def test_the_books_of_several_cameras_together():
+    now = [0.0]
+    left, right, idle = (FrameAccounting(lambda: now[0]) for _ in range(3))
+    for index in range(100):
+        now[0] = index * 0.04
+        left.received(1 + index * 40_000_000)
+        left.answered({"infer": 0.010})
+        if index % 2:
+            right.received(1 + index * 40_000_000)
+            right.answered({"infer": 0.030, "track": 0.002})
+        else:
+            right.received()
+            right.dropped("superseded")
+    now[0] += 0.04
+    both = summed_up([left, right, idle])
+    assert (both.frames_in, both.frames_out) == (200, 150)
+    assert both.drops == {"superseded": 50}
+    assert both.rate == pytest.approx(25.0 + 12.5, rel=0.03)
+    assert both.time_since_frame == pytest.approx(0.04)
+    assert both.latencies["infer"].p50 == pytest.approx(0.010)
+    assert both.latencies["infer"].p95 == pytest.approx(0.030)
+    assert both.latencies["track"].p99 == pytest.approx(0.002)
+    assert np.isnan(both.stamps.period)  # two cameras' stamps make no period
+    assert left.snapshot().stamps.period == pytest.approx(0.04)
+    assert np.isnan(summed_up([idle]).rate)
