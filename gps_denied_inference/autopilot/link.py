@@ -81,7 +81,7 @@ class AutopilotLink:
         geoid: for heights above mean sea level; None leaves them out.
         clock: ROS time, ns.
         px4_topic: takes accepted fixes instead of MAVLink: (fix, horizontal sigma in m, geoid's
-            undulation in m, exposure in us on the autopilot's clock or None).
+            undulation in m, ROS time now in ns).
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class AutopilotLink:
         source_id: int = 1,
         geoid: Geoid | None = None,
         clock: Callable[[], int] = time.time_ns,
-        px4_topic: Callable[[Fix, float, float, int | None], None] | None = None,
+        px4_topic: Callable[[Fix, float, float, int], None] | None = None,
     ) -> None:
         self._connection = connection
         self._kind = kind
@@ -181,7 +181,8 @@ class AutopilotLink:
         state = self._policy.tick(self._clock(), self._telemetry.state, self._heard())
         if state is LinkState.LOST and now >= self._next["unhealthy"]:
             self._next["unhealthy"] = now + UNHEALTHY_PERIOD
-            if self._speaks() == "px4" and self._last_fix is not None:
+            by_mavlink = self._speaks() == "px4" and self._px4_topic is None
+            if by_mavlink and self._last_fix is not None:
                 self._connection.send(self._position(self._last_fix, math.nan, healthy=False))
 
     def offer_fix(self, fix: Fix) -> Verdict:
@@ -194,9 +195,7 @@ class AutopilotLink:
                 return verdict
             self._last_fix = fix
             if self._px4_topic is not None:
-                exposed = self._clock_map.to_autopilot(fix.stamp_ns)
-                micros = None if exposed is None else exposed // 1000
-                self._px4_topic(fix, verdict.sigma, self._undulation(fix), micros)
+                self._px4_topic(fix, verdict.sigma, self._undulation(fix), now_ns)
                 self._latencies.append((self._clock() - fix.stamp_ns) * 1e-9)
                 return verdict
             if self._speaks() == "ardupilot":

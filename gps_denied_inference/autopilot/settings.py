@@ -83,7 +83,7 @@ class LinkSettings(Table):
     px4_topic: str = setting(
         "",
         "Publish px4_msgs/AuxGlobalPosition on this topic instead of MAVLink (uXRCE-DDS), "
-        "e.g. '/fmu/in/aux_global_position'; empty = MAVLink.",
+        "e.g. '/fmu/in/aux_global_position_v1'; empty = MAVLink.",
     )
     status_rate: float = setting(
         2.0, "Rate of ~/status and /diagnostics.", unit="Hz", minimum=0.1, maximum=50.0

@@ -1,4 +1,7 @@
-"""Positions for PX4 over uXRCE-DDS, where the package ``px4_msgs`` is installed."""
+"""Positions for PX4 over uXRCE-DDS, where the package ``px4_msgs`` is installed.
+
+PX4's client takes this computer's time and moves it to its own (``UXRCE_DDS_SYNCT`` 1).
+"""
 
 from __future__ import annotations
 
@@ -39,28 +42,29 @@ class Px4Topic:
         self._source_id = source_id
         self._publisher = node.create_publisher(self._type, topic, qos.PX4_POSITION)
 
-    def publish(self, fix: Fix, sigma: float, undulation: float, exposed_us: int | None) -> None:
+    def publish(self, fix: Fix, sigma: float, undulation: float, now_ns: int) -> None:
         """Publish one fix.
 
         Args:
             fix: one that the policy let through.
             sigma: m, horizontal standard deviation.
             undulation: m, the geoid above the ellipsoid; NaN = not known.
-            exposed_us: time of exposure on the autopilot's clock; None = not known, then ROS time.
+            now_ns: ROS time of sending.
         """
         variance_up = fix.covariance[8]
-        stamp = fix.stamp_ns // 1000 if exposed_us is None else exposed_us
+        altitude = fix.altitude - undulation
+        has_altitude = math.isfinite(altitude) and variance_up > 0.0
         self._publisher.publish(
             self._type(
-                timestamp=stamp,
-                timestamp_sample=stamp,
+                timestamp=now_ns // 1000,
+                timestamp_sample=fix.stamp_ns // 1000,
                 id=self._source_id,
                 source=SOURCE_VISION,
                 lat=fix.latitude,
                 lon=fix.longitude,
-                alt=fix.altitude - undulation,
+                alt=altitude if has_altitude else math.nan,
                 eph=sigma,
-                epv=math.sqrt(variance_up) if variance_up > 0.0 else math.nan,
+                epv=math.sqrt(variance_up) if has_altitude else math.nan,
                 lat_lon_reset_counter=fix.reset_counter % 256,
             )
         )
