@@ -3,6 +3,7 @@
 # make test [ARGS="-k lifecycle"]               every test that this machine can run
 # make fuzz MINUTES=60                         hostile inputs, so long for each kind of input
 # make soak HOURS=1                             real processes, a fault every 20 s (or MINUTES=10); out/soak/
+# make licences [AUDIT=all.zip]                 licences of all that is installed; AUDIT: osv.dev's list
 # make lint                                     ruff, mypy and the rules of imports
 # make docs                                     the documentation as pages, links checked; out/site/
 # make build                                    only set up and build
@@ -12,7 +13,7 @@
 # choose interpreter, ROS release and the virtual environment's place.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz soak lint docs build clean distclean
+.PHONY: help demo test fuzz soak licences lint docs build clean distclean
 
 RUN := tools/with_env
 ARGS ?=
@@ -47,6 +48,10 @@ soak:
 	@tools/bootstrap test
 	@$(RUN) python test/soak/run_soak.py --hours $(or $(HOURS),0) \
 		--minutes $(if $(HOURS),0,$(if $(filter command line,$(origin MINUTES)),$(MINUTES),10)) $(ARGS)
+
+licences:
+	@tools/bootstrap test
+	@$(RUN) python tools/licences.py $(if $(AUDIT),--audit "$(AUDIT)") $(ARGS)
 
 lint:
 	@tools/bootstrap test
