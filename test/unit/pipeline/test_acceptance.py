@@ -247,6 +247,7 @@ def unrelated(data: Path, count: int, seed: int) -> list[tuple[Path, Path]]:
     return pairs
 
 
+@pytest.mark.timeout(1800)  # five hundred pairs on a busy machine
 def test_images_without_common_ground_are_not_verified(shared_data, engines, record_property):
     """At most one of 500 pairs, per model and matcher; another draw than any value here saw."""
     extractor, matchers, _ = engines
