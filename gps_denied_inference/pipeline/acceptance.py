@@ -57,6 +57,8 @@ LEAST_RESIDUAL = 0.5
 """px of what the network saw: keypoints are no more exact, so that less weighs no more."""
 SHIFTS = 16
 """How often each inlier is paired anew."""
+MOST_ANEW = 128
+"""Inliers that are paired anew; of more, every n-th is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +114,9 @@ def inside(points: Points, size: Size, scale: float = 1.0) -> Mask:
     """Tell which points (N, 2) px lie in the image but not in its margin."""
     margin = BORDER * scale
     limit = np.asarray(size) - 1.0 - margin
-    within = (points >= margin) & (points <= limit)
-    return np.asarray(within.all(axis=1), np.bool_)
+    x, y = points[:, 0], points[:, 1]
+    within = (x >= margin) & (x <= limit[0]) & (y >= margin) & (y <= limit[1])
+    return np.asarray(within, np.bool_)
 
 
 def confidence(evidence: Evidence, matrix: Points, model: str, threshold: float) -> float:
@@ -170,6 +173,7 @@ def confidence(evidence: Evidence, matrix: Points, model: str, threshold: float)
 def _anew(query: Points, reference: Points, inliers: Mask) -> tuple[Points, Points]:
     """Pair inliers' query points with the reference points of other pairs, the same every time."""
     n, agreeing_ones = len(query), np.flatnonzero(inliers)
+    agreeing_ones = agreeing_ones[:: max(1, -(-len(agreeing_ones) // MOST_ANEW))]
     shift = max(1, n // (SHIFTS + 1)) * np.arange(1, min(SHIFTS, n - 1) + 1)
     others = (agreeing_ones[:, None] + shift) % n
     return np.repeat(query[agreeing_ones], len(shift), axis=0), reference[others.ravel()]
@@ -177,8 +181,8 @@ def _anew(query: Points, reference: Points, inliers: Mask) -> tuple[Points, Poin
 
 def _cells(points: Points, side: float, size: Size) -> npt.NDArray[np.int64]:
     side = min(side, MOST_SUPPORT * float(np.hypot(*size)))
-    column, row = np.floor(points / side).clip(-1e6, 1e6).astype(np.int64).T
-    return np.asarray(row * 2_000_003 + column, np.int64)
+    cells = np.floor(np.minimum(np.maximum(points / side, -1e6), 1e6)).astype(np.int64)
+    return np.asarray(cells[:, 1] * 2_000_003 + cells[:, 0], np.int64)
 
 
 def _chance(model: str, size: Size, threshold: float, background: Points) -> float:

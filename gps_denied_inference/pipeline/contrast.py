@@ -67,11 +67,16 @@ class Contrast:
     def at(self, points: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
         """Tell at which points (N, 2), px of the image, there is contrast."""
         rows, columns = self.evident.shape
-        scale = np.array([columns / self.width, rows / self.height])
-        place = np.nan_to_num((points + 0.5) * scale).clip(0, (columns - 1, rows - 1))
-        column, row = place.astype(np.intp).T
+        column = _cell(points[:, 0], columns, self.width)
+        row = _cell(points[:, 1], rows, self.height)
         found: npt.NDArray[np.bool_] = self.evident[row, column]
         return found
+
+
+def _cell(place: npt.NDArray[np.floating], count: int, size: int) -> npt.NDArray[np.intp]:
+    """Tell in which of the cells along an axis of ``size`` px each place is; NaN is in cell 0."""
+    cell = np.fmin(np.fmax((place + 0.5) * (count / size), 0), count - 1)
+    return np.asarray(cell, np.intp)
 
 
 def _average(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

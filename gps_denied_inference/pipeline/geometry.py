@@ -3,7 +3,8 @@
 The search is OpenCV's; whether its answer counts is decided here. It draws its samples from all
 pairs alike, and where that finds nothing that counts, once more from the best scored pairs first
 (PROSAC): of six hundred pairs with forty right ones, a random four are right once in 60 000 draws,
-but right pairs are mostly among the most alike. A model is refused, and None returned, where the
+but right pairs are mostly among the most alike. Where a model is expected that nearly all pairs
+agree with, it is improved instead (:mod:`refit`). A model is refused, and None returned, where the
 pairs are too few or degenerate (one point, one line), where the model itself cannot be a camera's
 (mirrored, singular, points behind the camera), or where chance would give as good a one too often
 (:mod:`acceptance`).
@@ -11,6 +12,7 @@ pairs are too few or degenerate (one point, one line), where the model itself ca
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +23,7 @@ import numpy.typing as npt
 from gps_denied_inference.errors import UnknownNameError
 from gps_denied_inference.pipeline import acceptance
 from gps_denied_inference.pipeline.matcher import Matches
+from gps_denied_inference.pipeline.refit import refit
 from gps_denied_inference.pipeline.residuals import agreeing
 from gps_denied_inference.pipeline.residuals import project as project
 from gps_denied_inference.pipeline.residuals import residuals_of as residuals_of
@@ -67,6 +70,7 @@ def verify(
     model: ModelName = "homography",
     threshold: float = 3.0,
     seed: int = 0,
+    start: Points | None = None,
 ) -> GeometricModel | None:
     """Find the model that most pairs agree with; the same input gives the same answer.
 
@@ -75,6 +79,8 @@ def verify(
             (a scene with depth).
         threshold: px, greatest residual of an inlier.
         seed: of the random sampling.
+        start: (3, 3) float64, about what to expect; where nearly all pairs agree with it, it is
+            improved instead of searching.
 
     Returns:
         The model, or None where there is none (see the module).
@@ -86,7 +92,7 @@ def verify(
         raise UnknownNameError("geometric model", model, MAX_ITERATIONS)
     query = matches.query_points.astype(np.float64)
     reference = matches.reference_points.astype(np.float64)
-    finite = np.isfinite(query).all(axis=1) & np.isfinite(reference).all(axis=1)
+    finite = np.isfinite(query[:, 0] + query[:, 1] + reference[:, 0] + reference[:, 1])
     if np.count_nonzero(finite) < acceptance.SAMPLES[model] + acceptance.MIN_AGREEING:
         return None
     if _on_a_line(query[finite]) or _on_a_line(reference[finite]):
@@ -102,19 +108,28 @@ def verify(
         matches.joint,
     )
     pairs = np.flatnonzero(finite)
+    if start is not None:
+        matrix = refit(start, model, query[pairs], reference[pairs], threshold)
+        found = _judge(evidence, matrix, model, threshold)
+        if found is not None:
+            return found
     best_first = pairs[np.argsort(-matches.scores[pairs], kind="stable")]
     for order, sampler in ((pairs, cv2.SAMPLING_UNIFORM), (best_first, cv2.SAMPLING_PROSAC)):
         matrix = _search(query[order], reference[order], model, threshold, seed, sampler)
-        found = None if matrix is None else _judge(evidence, matrix, model, threshold)
+        found = _judge(evidence, matrix, model, threshold)
         if found is not None:
             return found
     return None
 
 
 def _judge(
-    evidence: acceptance.Evidence, matrix: Points, model: str, threshold: float
+    evidence: acceptance.Evidence, matrix: Points | None, model: str, threshold: float
 ) -> GeometricModel | None:
-    """Return the model, or None where its pairs lie on a line or it is no better than chance."""
+    """Return the model; None where it cannot be a camera's, its pairs lie on a line, or it is no
+    better than chance."""
+    matrix = _possible(matrix, model)
+    if matrix is None:
+        return None
     query, reference = evidence.query, evidence.reference
     residuals, inliers = agreeing(matrix, model, query, reference, threshold)
     if _on_a_line(query[inliers]) or _on_a_line(reference[inliers]):
@@ -130,7 +145,7 @@ def _judge(
 def _search(
     query: Points, reference: Points, model: str, threshold: float, seed: int, sampler: int
 ) -> Points | None:
-    """Run MAGSAC++ and normalise its matrix; None where it found none or an impossible one.
+    """Run MAGSAC++; None where it found nothing.
 
     Args:
         query, reference: (N, 2) px; for ``cv2.SAMPLING_PROSAC`` the best pairs first.
@@ -153,7 +168,13 @@ def _search(
         return None  # USAC throws on some degenerate sets instead of finding nothing
     if found is None or np.shape(found) != (3, 3) or not np.isfinite(found).all():
         return None
-    matrix = np.asarray(found, np.float64)
+    return np.asarray(found, np.float64)
+
+
+def _possible(matrix: Points | None, model: str) -> Points | None:
+    """Return a matrix normalised; None where it cannot be a camera's."""
+    if matrix is None:
+        return None
     if model == "fundamental":
         norm = float(np.linalg.norm(matrix))
         return matrix / norm if norm > 0.0 else None
@@ -168,8 +189,9 @@ def _on_a_line(points: Points) -> bool:
     """Tell whether all points lie on one line or in one spot, to within half a pixel."""
     if len(points) < 3:
         return True
-    centred = points - points.mean(axis=0)
-    least_variance = np.linalg.eigvalsh(centred.T @ centred / len(points))[0]
+    centred = points - np.ones(len(points)) @ points / len(points)
+    (xx, xy), (_, yy) = (centred.T @ centred / len(points)).tolist()
+    least_variance = 0.5 * (xx + yy) - math.hypot(0.5 * (xx - yy), xy)
     return bool(least_variance < 0.5**2)
 
 

@@ -129,6 +129,34 @@ class MutualNearestNeighbour:
         self.min_cosine = min_cosine
         self.ratio = ratio
 
+    def match_some(
+        self, query: Features, reference: Features, rows: npt.NDArray[np.integer]
+    ) -> Matches:
+        """Match some of the query's features: the pairs that :meth:`match` finds for them.
+
+        Args:
+            rows: (R,) into ``query``, ascending.
+
+        Raises:
+            InputMismatchError: the descriptors come from different networks.
+        """
+        refuse_different_networks(query, reference)
+        if len(rows) == 0 or reference.count == 0:
+            return Matches.none()
+        there = query.descriptors[rows] @ reference.descriptors.T
+        best = there.argmax(axis=1)
+        value = np.take_along_axis(there, best[:, None], axis=1)[:, 0]
+        keep = value >= self.min_cosine
+        if self.ratio is not None:
+            keep &= self._distinct(there, value)
+        rows, best, value = rows[keep], best[keep], value[keep]
+        back = reference.descriptors[best] @ query.descriptors.T
+        keep = back.argmax(axis=1) == rows
+        if self.ratio is not None:
+            keep &= self._distinct(back, back.max(axis=1))
+        kept = np.clip(value[keep], 0.0, 1.0)
+        return Matches.between(query, reference, rows[keep], best[keep], kept)
+
     def match(self, query: Features, reference: Features) -> Matches:
         """Match two sets of features.
 

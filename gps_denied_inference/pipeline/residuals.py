@@ -11,22 +11,30 @@ Mask = npt.NDArray[np.bool_]
 
 def project(homography: Points, points: npt.NDArray[np.floating]) -> Points:
     """Apply a homography (3, 3) to points (N, 2) in px."""
-    mapped = points @ homography[:, :2].T + homography[:, 2]
-    projected: Points = mapped[:, :2] / mapped[:, 2:]
+    x, y = points[:, 0], points[:, 1]
+    depth = homography[2, 0] * x + homography[2, 1] * y + homography[2, 2]
+    projected = np.empty((len(points), 2))
+    for axis, (a, b, c) in enumerate(homography[:2]):
+        np.divide(a * x + b * y + c, depth, out=projected[:, axis])
     return projected
 
 
 def residuals_of(matrix: Points, model: str, query: Points, reference: Points) -> Points:
     """Return each pair's residual in px, (M,); see :func:`agreeing`."""
     if model != "fundamental":
-        distance: Points = np.linalg.norm(project(matrix, query) - reference, axis=1)
-        return distance
-    line_reference = query @ matrix[:, :2].T + matrix[:, 2]
-    line_query = reference @ matrix[:2, :] + matrix[2, :]
-    algebraic = np.sum(line_reference[:, :2] * reference, axis=1) + line_reference[:, 2]
-    gradient = np.sum(line_reference[:, :2] ** 2, axis=1) + np.sum(line_query[:, :2] ** 2, axis=1)
-    sampson: Points = np.abs(algebraic) / np.sqrt(gradient)
-    return sampson
+        return lengths(project(matrix, query) - reference)
+    (a, b, c), (d, e, f), (g, h, i) = matrix
+    (x, y), (u, v) = query.T, reference.T
+    line_u, line_v = a * x + b * y + c, d * x + e * y + f
+    line_x, line_y = a * u + d * v + g, b * u + e * v + h
+    algebraic = line_u * u + line_v * v + (g * x + h * y + i)
+    gradient = line_u * line_u + line_v * line_v + line_x * line_x + line_y * line_y
+    return np.asarray(np.abs(algebraic) / np.sqrt(gradient), np.float64)
+
+
+def lengths(vectors: npt.NDArray[np.floating]) -> Points:
+    """Return the lengths of vectors (N, 2), (N,)."""
+    return np.asarray(np.hypot(vectors[:, 0], vectors[:, 1]), np.float64)
 
 
 def agreeing(

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from gps_denied_inference.pipeline.features import Features
+from gps_denied_inference.pipeline.features import Features, FloatArray
 from gps_denied_inference.pipeline.geometry import Points
 from gps_denied_inference.pipeline.letterbox import Letterbox
 from gps_denied_inference.pipeline.matcher import Matches
 
 WINDOW = 15
-"""px, side of the patch."""
+"""px of the halved image, side of the patch."""
 
-LEVELS = 3
-"""Halvings of the image in which to look for points of which nothing is known. Most of those that
-moved by 40 px of grey are found, one in five of those that moved by 50."""
+LEVELS = 2
+"""Further halvings in which to look for points of which nothing is known."""
+
+SMOOTHED = 0.5
+"""px, by which an image is smoothed before patches are sampled from it."""
 
 MOST_FOR_MOTION = 200
 """Points whose flow tells the frame's motion. The field they give places all others."""
@@ -58,6 +61,17 @@ class View:
         # A copy: the caller may fill its buffer with the next frame.
         return cls(np.array(image, order="C", copy=True), scale, room)
 
+    @cached_property
+    def smooth(self) -> FloatArray:
+        """``grey`` smoothed, (H, W) float32: what patches are sampled from."""
+        grey = self.grey.astype(np.float32)
+        return np.asarray(cv2.GaussianBlur(grey, (3, 3), SMOOTHED), np.float32)
+
+    @cached_property
+    def half(self) -> npt.NDArray[np.uint8]:
+        """``grey`` at half its size: where flow looks for points of which nothing is known."""
+        return np.asarray(cv2.pyrDown(self.grey), np.uint8)
+
     def to_grey(self, points: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
         """Bring points (N, 2) from px of the received image to px of ``grey``."""
         return ((points + 0.5) * self.scale - 0.5).astype(np.float32)
@@ -91,13 +105,15 @@ def see_motion(before: View, now: View, features: Features) -> Matches:
     points = features.keypoints[indices].astype(np.float64)
     if before.grey.shape != now.grey.shape:
         indices, points = indices[:0], points[:0]
-    start = before.to_grey(points)
+    # Pixels of pyrDown's lie on every second one.
+    start = before.to_grey(points) * np.float32(0.5)
     found, ok = start, np.zeros(0, np.bool_)
     if len(start):
         found, valid, _ = cv2.calcOpticalFlowPyrLK(
-            before.grey, now.grey, start, start.copy(), winSize=(WINDOW, WINDOW), maxLevel=LEVELS,
+            before.half, now.half, start, start.copy(), winSize=(WINDOW, WINDOW), maxLevel=LEVELS,
             criteria=_STOP,
         )  # fmt: skip
+        found = found * np.float32(2.0)
         ok = np.asarray(valid[:, 0] > 0, np.bool_)
     indices = indices[ok]
     return Matches(

@@ -17,24 +17,25 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from gps_denied_inference.pipeline.features import Features
+from gps_denied_inference.pipeline.features import Features, FloatArray
 from gps_denied_inference.pipeline.geometry import GeometricModel, Points
 from gps_denied_inference.pipeline.matcher import Matches
+from gps_denied_inference.pipeline.residuals import lengths, project
 from gps_denied_inference.pipeline.tracking.flow import View
 from gps_denied_inference.pipeline.tracking.links import find_again
 from gps_denied_inference.pipeline.tracking.motion import Motion
-from gps_denied_inference.pipeline.tracking.patches import Patches
+from gps_denied_inference.pipeline.tracking.patches import Patches, inside
 from gps_denied_inference.pipeline.tracking.tracks import Links, Tracks
 
 PARALLAX_TOLERANCE = 0.5
 """From frame to frame a point's parallax stays the same to within this share of it, and the
 threshold's share below."""
 
+SCOUTS = 200
+"""Tracks that are found before the others."""
+
 GATE_SHARE = 0.5
 """Of the matches' threshold."""
-
-NEAR = 1.0
-"""px: a detection no farther than this from where a point was looked for tells nothing new."""
 
 
 def carry(
@@ -63,9 +64,7 @@ def carry(
         descriptors=features.descriptors[:0],
     )
     motion = Motion(seen, model, threshold)
-    return _go_on(
-        nothing, earlier, Matches.none(), motion, before, now, threshold, max_followed, 1.0
-    )
+    return _go_on(nothing, earlier, motion, before, now, threshold, max_followed, 1.0)
 
 
 def follow(
@@ -89,7 +88,7 @@ def follow(
         before, now: the two views.
         threshold: px, of the verification.
         max_followed: frames in a row that a track may go without a detection.
-        least_cosine: a detection less alike than this is no track's, unless it was matched.
+        least_cosine: a detection less alike than this is no track's.
 
     Returns:
         The frame's features with the followed points among them, at most ``now.room`` and in order
@@ -98,16 +97,12 @@ def follow(
         last ones. Detections within ``threshold`` of a followed point begin no tracks.
     """
     motion = Motion(matches, model, threshold)
-    verified = matches.select(model.inliers)
-    return _go_on(
-        features, earlier, verified, motion, before, now, threshold, max_followed, least_cosine
-    )
+    return _go_on(features, earlier, motion, before, now, threshold, max_followed, least_cosine)
 
 
 def _go_on(
     features: Features,
     earlier: Tracks,
-    verified: Matches,
     motion: Motion,
     before: View,
     now: View,
@@ -115,20 +110,21 @@ def _go_on(
     max_followed: int,
     least_cosine: float,
 ) -> tuple[Features, Links]:
-    on_plane = motion.project(earlier.places)
+    assert earlier.patches is not None
     young = earlier.ages == 0
     parallax = earlier.parallax.copy()
     parallax[young] = motion.parallax(earlier.places[young])
+    _scout(earlier, parallax, motion, before, now)
+    on_plane = motion.project(earlier.places)
     predicted = on_plane + parallax
-    found, ok, patches = _find(earlier, predicted, verified, motion, before, now)
+    patches = earlier.patches.moved(_stretch(motion, earlier.places, before, now))
+    found, ok = _find(features, earlier, predicted, patches, motion.relief, now, least_cosine)
     # Relief shows from a track's second frame on; then it only changes as the camera's speed does.
-    reach = GATE_SHARE * threshold + PARALLAX_TOLERANCE * np.linalg.norm(parallax, axis=1)
+    reach = GATE_SHARE * threshold + PARALLAX_TOLERANCE * lengths(parallax)
     reach[young] = np.maximum(reach[young], motion.relief)
-    ok &= np.linalg.norm(found - predicted, axis=1) < reach
+    ok &= lengths(found - predicted) < reach
     ok &= motion.agrees(earlier.places, found)
-    detected_as, taken = _detections(
-        features, earlier, found, ok, verified, threshold, least_cosine
-    )
+    detected_as, taken = _detections(features, earlier, found, ok, threshold, least_cosine)
 
     detected = np.flatnonzero(detected_as >= 0)
     lost = np.flatnonzero(ok & (detected_as < 0) & (earlier.followed < max_followed))
@@ -141,21 +137,25 @@ def _go_on(
 
     scores = np.concatenate([features.scores[chosen], earlier.scores[lost], features.scores[fresh]])
     order = np.argsort(-scores, kind="stable")
-    places = np.concatenate([found[tracks], features.keypoints[fresh]])
-    descriptors = np.concatenate(
-        [features.descriptors[chosen], earlier.descriptors[lost], features.descriptors[fresh]]
-    )
     at = np.empty_like(order)
     at[order] = np.arange(len(order))
+    parts = np.split(at, [len(detected), len(tracks)])
+    keypoints = np.empty((len(order), 2), np.float32)
+    keypoints[at] = np.concatenate([found[tracks], features.keypoints[fresh]])
+    descriptors = np.empty((len(order), features.descriptors.shape[1]), np.float32)
+    descriptors[parts[0]] = features.descriptors[chosen]
+    descriptors[parts[1]] = earlier.descriptors[lost]
+    descriptors[parts[2]] = features.descriptors[fresh]
     followed = np.zeros(len(tracks), np.uint32)
     followed[len(detected) :] = earlier.followed[lost] + 1
     moved = dataclasses.replace(
         features,
-        keypoints=places[order].astype(np.float32),
+        keypoints=keypoints,
         scores=scores[order],
-        descriptors=descriptors[order],
+        descriptors=descriptors,
     )
     links = Links(
+        plane=motion.plane,
         here=at[: len(tracks)].astype(np.int32),
         there=tracks.astype(np.int32),
         places=found[tracks],
@@ -167,39 +167,50 @@ def _go_on(
     return moved, links
 
 
+def _scout(earlier: Tracks, parallax: Points, motion: Motion, before: View, now: View) -> None:
+    """Find some of the tracks first, and improve the motion by them: then the others are near."""
+    assert earlier.patches is not None
+    some = slice(None, None, max(1, earlier.count // SCOUTS))
+    places = earlier.places[some]
+    patches = earlier.patches.select(some).moved(_stretch(motion, places, before, now))
+    found, ok = patches.find(now.smooth, now.to_grey(motion.project(places) + parallax[some]))
+    motion.improve(places[ok], now.to_received(found[ok]))
+
+
 def _find(
+    features: Features,
     earlier: Tracks,
     predicted: Points,
-    verified: Matches,
-    motion: Motion,
-    before: View,
+    patches: Patches,
+    relief: float,
     now: View,
-) -> tuple[Points, npt.NDArray[np.bool_], Patches]:
-    """Find all tracks' points: (T, 2) px, which were found, and their patches as they lie now."""
-    assert earlier.patches is not None
-    grey_motion = now.received_to_grey @ motion.plane @ np.linalg.inv(before.received_to_grey)
-    patches = earlier.patches.moved(_stretch(grey_motion, before.to_grey(earlier.places)))
+    least_cosine: float,
+) -> tuple[Points, npt.NDArray[np.bool_]]:
+    """Find all tracks' points: (T, 2) px, and which were found."""
     start = now.to_grey(predicted)
-    found, ok = patches.find(now.grey, start)
+    found, ok = patches.find(now.smooth, start)
     # A point that left the plane too far to be found from there may be where it was detected.
-    there = verified.reference_indices
-    again = ~ok[there]
-    again &= np.linalg.norm(verified.query_points - predicted[there], axis=1) > NEAR
-    there = there[again]
-    if len(there):
-        start = now.to_grey(verified.query_points[again])
-        found[there], ok[there] = patches.select(there).find(now.grey, start)
-    return now.to_received(found), ok, patches
+    lost = np.flatnonzero(~ok & inside(now.smooth, start))
+    if features.count and len(lost):
+        there, here, _ = find_again(features, earlier, predicted, relief, lost, least_cosine)
+        if len(there):
+            start = now.to_grey(features.keypoints[here])
+            found[there], ok[there] = patches.select(there).find(now.smooth, start)
+    return now.to_received(found), ok
 
 
-def _stretch(
-    homography: npt.NDArray[np.float64], points: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    """Return how a homography (3, 3) turns and scales around points (T, 2): (T, 2, 2)."""
-    depth = points @ homography[2, :2] + homography[2, 2]
-    moved = (points @ homography[:2, :2].T + homography[:2, 2]) / depth[:, None]
-    turned = homography[:2, :2] - moved[:, :, None] * homography[2, :2]
-    return np.asarray(turned / depth[:, None, None], np.float32)
+def _stretch(motion: Motion, places: Points, before: View, now: View) -> FloatArray:
+    """Return how the grey image turns and scales around points (T, 2), (T, 2, 2)."""
+    plane = now.received_to_grey @ motion.plane @ np.linalg.inv(before.received_to_grey)
+    (a, b, _), (c, d, _), (g, h, i) = plane.tolist()
+    points = before.to_grey(places).astype(np.float64)
+    moved = project(plane, points)
+    x, y = moved[:, 0], moved[:, 1]
+    depth = 1.0 / (g * points[:, 0] + h * points[:, 1] + i)
+    turned = np.empty((len(points), 2, 2), np.float32)
+    turned[:, 0, 0], turned[:, 0, 1] = (a - g * x) * depth, (b - h * x) * depth
+    turned[:, 1, 0], turned[:, 1, 1] = (c - g * y) * depth, (d - h * y) * depth
+    return turned
 
 
 def _detections(
@@ -207,7 +218,6 @@ def _detections(
     earlier: Tracks,
     found: Points,
     ok: npt.NDArray[np.bool_],
-    verified: Matches,
     threshold: float,
     least_cosine: float,
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
@@ -218,17 +228,9 @@ def _detections(
     """
     detected_as = np.full(earlier.count, -1)
     taken = np.zeros(features.count, np.bool_)
-    here, there = verified.query_indices, verified.reference_indices
-    near = ok[there]
-    near &= np.linalg.norm(verified.query_points - found[there], axis=1) < threshold
-    detected_as[there[near]] = here[near]
-    taken[here[near]] = True
-    around = np.full(earlier.count, threshold)
-    free = np.flatnonzero(~taken)
     tracks, by, close = find_again(
-        features, earlier, found, around, np.flatnonzero(ok), free, least_cosine
+        features, earlier, found, threshold, np.flatnonzero(ok), least_cosine
     )
-    new = detected_as[tracks] < 0
-    detected_as[tracks[new]] = by[new]
+    detected_as[tracks] = by
     taken[close] = True
     return detected_as, taken

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from gps_denied_inference.pipeline.features import Features, FloatArray
 from gps_denied_inference.pipeline.geometry import GeometricModel, Points
 from gps_denied_inference.pipeline.matcher import Matches
+from gps_denied_inference.pipeline.residuals import lengths
 from gps_denied_inference.pipeline.tracking.motion import Motion
 from gps_denied_inference.pipeline.tracking.tracks import Links, Tracks
 
@@ -38,6 +39,12 @@ detections against the next one has sqrt((1 + 1/n) / 2) of that noise, so young 
 COASTING_GATE = 0.5
 """Of the gate of other tracks: a prediction that was not corrected for frames deserves less room,
 for as its error grows so does the chance that something else lies there."""
+
+FEW = 20
+"""Centres that are held against every point."""
+
+LEAST_CELL = 2.0
+"""px, of the cells in which points are looked up."""
 
 SLOWEST_GAIN = 0.1
 """Of the position filter."""
@@ -67,14 +74,14 @@ def find_links(
     predicted = on_plane + parallax
     gate = GATE_SHARE * threshold * np.sqrt(1.0 + 1.0 / (earlier.ages + 1.0))
     reach = np.where(earlier.missed > 0, COASTING_GATE, 1.0) * gate
-    reach += PARALLAX_TOLERANCE * np.linalg.norm(parallax, axis=1)
+    reach += PARALLAX_TOLERANCE * lengths(parallax)
     proposed = matches.reference_indices
-    offset = np.linalg.norm(matches.query_points - predicted[proposed], axis=1)
+    offset = lengths(matches.query_points - predicted[proposed])
     keep = model.inliers & (offset < reach[proposed])
     here, there = matches.query_indices[keep], proposed[keep]
     free_here, free_there = _others(here, features.count), _others(there, earlier.count)
     more_there, more_here, _ = find_again(
-        features, earlier, predicted, reach, free_there, free_here, least_cosine
+        features, earlier, predicted, reach, free_there, least_cosine, free_here
     )
     here = np.concatenate([here, more_here]).astype(np.int32)
     there = np.concatenate([there, more_there]).astype(np.int32)
@@ -82,61 +89,89 @@ def find_links(
     gain = np.maximum(1.0 / (earlier.ages[there] + 2.0), SLOWEST_GAIN)[:, None]
     places = predicted[there] + gain * (features.keypoints[here] - predicted[there])
     followed = np.zeros(len(here), np.uint32)
-    return Links(here, there, places, places - on_plane[there], followed, predicted)
+    parallax = places - on_plane[there]
+    return Links(motion.plane, here, there, places, parallax, followed, predicted)
 
 
 def find_again(
     features: Features,
     earlier: Tracks,
     places: Points,
-    reach: npt.NDArray[np.float64],
+    reach: npt.NDArray[np.float64] | float,
     tracks: npt.NDArray[np.intp],
-    free: npt.NDArray[np.intp],
     least_cosine: float,
+    free: npt.NDArray[np.intp] | None = None,
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Join tracks and features that lie within reach and are each other's most alike.
 
     Args:
         places: (T, 2) px, where the earlier tracks are in this frame.
-        reach: (T,) px.
+        reach: (T,) px, or one for all.
         tracks: into the earlier tracks, those that may be joined.
-        free: into ``features``, likewise.
         least_cosine: descriptors less alike than this are not joined.
+        free: into ``features``, those that may be joined; None = all.
 
     Returns:
         Joined tracks and features, and all features that lie within reach of a track.
     """
-    a, b = _within_reach(places[tracks], reach[tracks], features.keypoints[free])
-    a, b = tracks[a], free[b]
-    near = np.unique(b)
+    points = features.keypoints if free is None else features.keypoints[free]
+    around = reach if isinstance(reach, float) else reach[tracks]
+    a, b = _within_reach(places[tracks], around, points)
+    a, b = tracks[a], b if free is None else free[b]
+    near = np.zeros(features.count, np.bool_)
+    near[b] = True
     cosine = np.einsum("ij,ij->i", earlier.descriptors[a], features.descriptors[b])
     order = np.argsort(-cosine, kind="stable")
     order = order[cosine[order] >= least_cosine]
     # The first in falling order of likeness is each side's best: mutual where both say so.
     a, b = a[order], b[order]
-    best_a = np.zeros(len(order), np.bool_)
-    best_b = np.zeros(len(order), np.bool_)
-    best_a[np.unique(a, return_index=True)[1]] = True
-    best_b[np.unique(b, return_index=True)[1]] = True
-    mutual = best_a & best_b
-    return a[mutual], b[mutual], near
+    mutual = _first(a, earlier.count) & _first(b, features.count)
+    return a[mutual], b[mutual], np.flatnonzero(near)
+
+
+def _first(values: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.bool_]:
+    """Tell which values, below ``count``, have not been there before."""
+    index, first = np.arange(len(values)), np.empty(count, np.intp)
+    first[values[::-1]] = index[::-1]
+    return np.asarray(first[values] == index, np.bool_)
 
 
 def _within_reach(
-    centres: Points, reach: npt.NDArray[np.float64], points: FloatArray
+    centres: Points, reach: npt.NDArray[np.float64] | float, points: FloatArray
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Return the pairs (index of a centre, index of a point) no farther apart than its reach.
 
-    Sorted by x, each centre's candidates lie in one run: no table of all distances is made.
+    Sorted by cells as wide as the longest reach, each centre's candidates lie in three runs.
     """
-    order = np.argsort(points[:, 0])
-    x = points[order, 0].astype(np.float64)
-    first = np.searchsorted(x, centres[:, 0] - reach, "left")
-    length = np.searchsorted(x, centres[:, 0] + reach, "right") - first
-    centre = np.repeat(np.arange(len(centres)), length)
+    if not len(centres) or not len(points):
+        return np.zeros(0, np.intp), np.zeros(0, np.intp)
+    if len(centres) <= FEW:
+        off = centres[:, None] - points
+        near = np.hypot(off[..., 0], off[..., 1]) < np.reshape(reach, (-1, 1))
+        centre, point = np.nonzero(near)
+        return centre, point
+    side = max(float(np.max(reach)), LEAST_CELL)
+    low, high = (np.array([f(points[:, 0]), f(points[:, 1])]) for f in (np.min, np.max))
+    low, high = low - side, high + side
+    columns, rows = (int(n) + 2 for n in (high - low) / side)
+    at = ((points - low) / side).astype(np.intp)
+    cell = at[:, 1] * columns + at[:, 0]
+    order = np.argsort(cell, kind="stable")
+    begins = np.concatenate([[0], np.cumsum(np.bincount(cell, minlength=columns * rows))])
+    # Those beyond the margin have no point within reach.
+    seen = np.flatnonzero(
+        (centres[:, 0] >= low[0]) & (centres[:, 1] >= low[1])
+        & (centres[:, 0] < high[0]) & (centres[:, 1] < high[1])
+    )  # fmt: skip
+    at = ((centres[seen] - low) / side).astype(np.intp)
+    cell = (at[:, 1] + np.array([[-1], [0], [1]])).clip(0, rows - 1) * columns + at[:, 0]
+    first = begins[np.maximum(cell - 1, 0)].ravel()
+    length = begins[np.minimum(cell + 2, columns * rows)].ravel() - first
+    centre = np.repeat(np.tile(seen, 3), length)
     start = np.repeat(first - (np.cumsum(length) - length), length)
     point = order[start + np.arange(len(centre))]
-    near = np.linalg.norm(centres[centre] - points[point], axis=1) < reach[centre]
+    away = lengths(centres[centre] - points[point])
+    near = away < (reach if isinstance(reach, float) else reach[centre])
     return centre[near], point[near]
 
 

@@ -13,9 +13,14 @@ import numpy.typing as npt
 from gps_denied_inference.pipeline import geometry as geo
 from gps_denied_inference.pipeline.geometry import GeometricModel, Points
 from gps_denied_inference.pipeline.matcher import Matches
+from gps_denied_inference.pipeline.refit import step
+from gps_denied_inference.pipeline.residuals import lengths
 
 ALL_ON_PLANE = 0.7
 """A scene is flat where a larger share of its verified matches lies on one plane."""
+
+LEAST_TO_IMPROVE = 30
+"""Points near the plane from which it is fitted anew."""
 
 CELLS = 16
 """Cells across the image's longer side in which parallax is gathered."""
@@ -55,10 +60,18 @@ class Motion:
             self.flat = plane.inlier_count > ALL_ON_PLANE * verified.count
         anchors = verified.reference_points.astype(np.float64)
         parallax = verified.query_points - self.project(anchors)
-        usual = float(np.percentile(np.linalg.norm(parallax, axis=1), 95.0))
+        usual = float(np.percentile(lengths(parallax), 95.0))
         self.relief = max(self.relief, usual)
         if not self.flat:
             self._gather(anchors, parallax)
+
+    def improve(self, before: Points, now: Points) -> None:
+        """Fit the plane to points (N, 2) that were found more exactly than the matches lie."""
+        off = lengths(self.project(before) - now) / self._threshold
+        near = off < 1.0
+        if np.count_nonzero(near) >= LEAST_TO_IMPROVE:
+            plane = step(self.plane, "homography", before[near], now[near], off[near])
+            self.plane = plane / plane[2, 2]
 
     def project(self, points: Points) -> Points:
         """Move points (N, 2) px of the earlier frame with the plane."""
@@ -74,7 +87,7 @@ class Motion:
     def agrees(self, before: Points, now: Points) -> npt.NDArray[np.bool_]:
         """Tell which points (N, 2) have moved as the verified model allows, (N,)."""
         if self._model.type == "homography":
-            off = np.linalg.norm(self.project(before) - now, axis=1)
+            off = lengths(self.project(before) - now)
         else:
             off = geo.residuals_of(self._model.matrix, "fundamental", now, before)
         return np.asarray(off < self._threshold, np.bool_)

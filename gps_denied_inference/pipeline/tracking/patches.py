@@ -5,7 +5,8 @@ and scaled as the ground has been since. Since every frame is compared with that
 do not add up from frame to frame, and where the patch no longer fits the point counts as lost.
 
 The search is Lucas and Kanade's in its inverse compositional form, for all points at once: what
-depends on the patch alone is made when it is cut, and each step resamples the image once.
+depends on the patch alone is made when it is cut, and each step resamples the image once. Of a
+patch every second pixel takes part, and the image is smoothed by so much that these stand for all.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ CONVERGED = 0.1
 """px: a search ends with a step no longer than this, of at most :data:`STEPS`. What is left then is
 ten times less."""
 
+MOST_IDLE = 0.7
+"""Patches that are found or lost are taken out of the search where fewer than this share go on."""
+
 FLAT = 1.0
 """Grey levels of contrast along the weaker direction, below which a patch cannot be placed."""
 
@@ -44,14 +48,26 @@ MOST_SCALED = 1.5
 Rows = npt.NDArray[np.integer] | slice
 
 _HALF = WINDOW // 2
-_PIXELS = WINDOW * WINDOW
-_AXIS = np.arange(-_HALF, _HALF + 1, dtype=np.float32)
-_GRID = np.stack([*(g.ravel() for g in np.meshgrid(_AXIS, _AXIS)), np.ones(_PIXELS, np.float32)])
+
+
+def _grid(half: int) -> npt.NDArray[np.intp]:
+    """Return (2, N) px, x and y of the pixels around a point."""
+    axis = np.arange(-half, half + 1)
+    return np.stack([g.ravel() for g in np.meshgrid(axis, axis)])
+
+
+# Every second pixel, as on a chessboard: whole px apart, all are interpolated alike.
+_SAMPLES = _grid(_HALF)[:, ::2]
+_PIXELS = _SAMPLES.shape[1]
+_ONES = np.ones(_PIXELS, np.float32)
+_GRID = np.concatenate([_SAMPLES.astype(np.float32), _ONES[None]])
+_WIDE = _grid(_HALF + 1).astype(np.float32)
+_HERE = (_SAMPLES[1] + _HALF + 1) * (WINDOW + 2) + _SAMPLES[0] + _HALF + 1
 
 
 @dataclass(frozen=True, eq=False)
 class Patches:
-    """T patches of P pixels.
+    """T patches of P samples.
 
     Attributes:
         filters: (T, 3, P) float32. Row 0 is what the patch looks like, of zero mean and unit norm;
@@ -64,19 +80,16 @@ class Patches:
     warps: FloatArray
 
     @classmethod
-    def cut(cls, grey: npt.NDArray[np.uint8], points: FloatArray) -> Patches:
-        """Cut patches around points (T, 2), px of ``grey``; those not wholly in it are empty."""
-        count, side = len(points), WINDOW + 2
-        axis = np.arange(side, dtype=np.float32) - (_HALF + 1)
-        x, y = (g.ravel() for g in np.meshgrid(axis, axis))
-        wide = _sample(grey, points[:, :1] + x, points[:, 1:] + y).reshape(count, side, side)
-        square = np.empty((count, 3, WINDOW, WINDOW), np.float32)
-        square[:, 0] = wide[:, 1:-1, 1:-1]
-        np.subtract(wide[:, 1:-1, 2:], wide[:, 1:-1, :-2], out=square[:, 1])
-        np.subtract(wide[:, 2:, 1:-1], wide[:, :-2, 1:-1], out=square[:, 2])
-        filters = square.reshape(count, 3, _PIXELS)
-        filters[:, 1:] *= 0.5
-        filters -= filters.mean(axis=2, keepdims=True)
+    def cut(cls, image: FloatArray, points: FloatArray) -> Patches:
+        """Cut patches around points (T, 2), px of ``image``; those not wholly in it are empty."""
+        count = len(points)
+        x, y = _WIDE
+        wide = _sample(image, points[:, :1] + x, points[:, 1:] + y)
+        filters = np.empty((count, 3, _PIXELS), np.float32)
+        filters[:, 0] = wide[:, _HERE]
+        filters[:, 1] = 0.5 * (wide[:, _HERE + 1] - wide[:, _HERE - 1])
+        filters[:, 2] = 0.5 * (wide[:, _HERE + WINDOW + 2] - wide[:, _HERE - WINDOW - 2])
+        filters -= (filters @ _ONES)[:, :, None] / _PIXELS
         look = filters[:, 0]
         contrast = np.sqrt(np.einsum("tp,tp->t", look, look) + ROUNDING)
         look /= contrast[:, None]
@@ -87,7 +100,7 @@ class Patches:
             np.einsum("tp,tp->t", filters[:, i], filters[:, j]) for i, j in ((1, 1), (1, 2), (2, 2))
         )
         least = 0.5 * (xx + yy) - np.sqrt(0.25 * (xx - yy) ** 2 + xy**2)
-        usable = inside(grey, points) & (least > FLAT**2)
+        usable = inside(image, points) & (least > FLAT**2)
         scale = np.where(usable, contrast / np.where(usable, xx * yy - xy**2, 1.0), 0.0)
         slope_x = filters[:, 1].copy()
         filters[:, 1] = (scale * yy)[:, None] * slope_x - (scale * xy)[:, None] * filters[:, 2]
@@ -110,7 +123,8 @@ class Patches:
 
     def usable(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
         """Tell which of some patches still have the scale of the image to within a factor."""
-        scale = np.abs(np.linalg.det(self.warps[rows]))
+        (a, b), (c, d) = self.warps[rows].transpose(1, 2, 0)
+        scale = np.abs(a * d - b * c)
         return np.asarray((scale > MOST_SCALED**-2) & (scale < MOST_SCALED**2), np.bool_)
 
     def moved(self, motion: npt.NDArray[np.float32]) -> Patches:
@@ -118,52 +132,53 @@ class Patches:
         return Patches(self.filters, np.asarray(motion @ self.warps, np.float32))
 
     def find(
-        self, grey: npt.NDArray[np.uint8], start: FloatArray
+        self, image: FloatArray, start: FloatArray
     ) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
         """Find the patches' points in an image.
 
         Args:
-            start: (T, 2) px of ``grey``, where each should be, to within about two px.
+            image: (H, W) float32, see :attr:`View.smooth`.
+            start: (T, 2) px of it, where each should be, to within about two px.
 
         Returns:
-            (T, 2) px of ``grey``, and (T,) which of them were found.
+            (T, 2) px of ``image``, and (T,) which of them were found.
         """
         place = np.array(start, np.float32)
         found = np.zeros(len(place), np.bool_)
-        active = np.flatnonzero(inside(grey, place) & self.filters[:, 0].any(axis=1))
-        filters, warps = self.filters, self.warps
-        if len(active) < len(place):
-            filters, warps = filters[active], warps[active]
+        active = inside(image, place) & self.filters[:, 0].any(axis=1)
+        rows, filters, warps = np.arange(len(place)), self.filters, self.warps
         for _ in range(STEPS):
-            if not len(active):
+            if np.count_nonzero(active) < MOST_IDLE * len(active):
+                rows, filters, warps = rows[active], filters[active], warps[active]
+                active = active[active]
+            if not len(rows):
                 break
-            affine = np.concatenate([warps, place[active, :, None]], axis=2)
-            now = _sample(grey, affine[:, 0] @ _GRID, affine[:, 1] @ _GRID)
-            contrast = np.sqrt(
-                np.maximum(np.einsum("tp,tp->t", now, now) - now.sum(axis=1) ** 2 / _PIXELS, 0.0)
-                + ROUNDING
-            )
+            affine = np.concatenate([warps, place[rows, :, None]], axis=2)
+            now = _sample(image, affine[:, 0] @ _GRID, affine[:, 1] @ _GRID)
+            energy = np.einsum("tp,tp->t", now, now) - (now @ _ONES) ** 2 / _PIXELS
+            contrast = np.sqrt(np.maximum(energy, 0.0) + ROUNDING)
             answer = np.einsum("tfp,tp->tf", filters, now) / contrast[:, None]
             step = np.einsum("tij,tj->ti", warps, answer[:, 1:])
-            place[active] -= step
+            step[~active] = 0.0
+            place[rows] -= step
             still = np.hypot(step[:, 0], step[:, 1]) <= CONVERGED
-            found[active[still & (answer[:, 0] > LIKENESS)]] = True
-            off = place[active] - start[active]
-            going = ~still & (np.hypot(off[:, 0], off[:, 1]) < FARTHEST)
-            if not going.all():
-                active, filters, warps = active[going], filters[going], warps[going]
-        return place, found & inside(grey, place)
+            found[rows[active & still & (answer[:, 0] > LIKENESS)]] = True
+            off = place[rows] - start[rows]
+            active &= ~still & (np.hypot(off[:, 0], off[:, 1]) < FARTHEST)
+        return place, found & inside(image, place)
 
 
-def inside(grey: npt.NDArray[np.uint8], points: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
-    """Tell which points (N, 2), px of ``grey``, have their whole patch in view."""
-    limit = np.array(grey.shape[::-1]) - 1 - _HALF
-    return np.asarray(np.all((points >= _HALF) & (points <= limit), axis=1), np.bool_)
+def inside(image: npt.NDArray[np.generic], points: FloatArray) -> npt.NDArray[np.bool_]:
+    """Tell which points (N, 2), px of an image, have their whole patch in view."""
+    rows, columns = image.shape
+    x, y = points[:, 0], points[:, 1]
+    across = (x >= _HALF) & (x <= columns - 1 - _HALF)
+    return np.asarray(across & (y >= _HALF) & (y <= rows - 1 - _HALF), np.bool_)
 
 
-def _sample(grey: npt.NDArray[np.uint8], x: FloatArray, y: FloatArray) -> FloatArray:
-    """Return the image's pixels at places (N, P), (N, P) float32."""
+def _sample(image: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
+    """Return the image's values at places (N, P), (N, P) float32."""
     if not len(x):
         return np.zeros(x.shape, np.float32)
-    sampled = cv2.remap(grey, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    sampled = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(sampled, np.float32)

@@ -11,23 +11,25 @@ tracks go on from the last good frame if the next one shows the same scene withi
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from gps_denied_inference.errors import InvalidParameterError, UnknownNameError
+from gps_denied_inference.pipeline import acceptance
 from gps_denied_inference.pipeline import geometry as geo
 from gps_denied_inference.pipeline.features import Features
-from gps_denied_inference.pipeline.geometry import GeometricModel
-from gps_denied_inference.pipeline.matcher import Matcher, Matches
+from gps_denied_inference.pipeline.geometry import GeometricModel, Points
+from gps_denied_inference.pipeline.matcher import Matcher, Matches, MutualNearestNeighbour
+from gps_denied_inference.pipeline.residuals import lengths
 from gps_denied_inference.pipeline.tracking.flow import View, see_motion
 from gps_denied_inference.pipeline.tracking.following import carry, follow
+from gps_denied_inference.pipeline.tracking.frame import Frame
+from gps_denied_inference.pipeline.tracking.ids import PROCESS_IDS
+from gps_denied_inference.pipeline.tracking.ids import IdSource as IdSource
 from gps_denied_inference.pipeline.tracking.links import find_links
 from gps_denied_inference.pipeline.tracking.tracks import Links, Tracks, pairs_by_id
 from gps_denied_inference.pipeline.tracking.update import TrackEvent, TrackUpdate
@@ -37,46 +39,15 @@ MODELS: tuple[GeometryModel, ...] = get_args(GeometryModel)
 FOLLOWED_SHARE = 0.5
 """Of the last detection's features: with fewer left to follow, a frame must be detected."""
 
+SAMPLE = 200
+"""Features of a frame that tell how it moved, where a frame before is beyond doubt."""
+
+SURE = 2.0 * acceptance.MIN_CONFIDENCE
+CLEAR = 50
+"""Confidence, and pairs that agree, with which a sample needs no other pairs beside it."""
+
 MIN_FEATURES = 12
 """Frames with fewer features are ``blank``: no homography could be verified on them."""
-
-
-class IdSource:
-    """Gives out 64-bit track ids, each once. One per process, so that two trackers or a node that
-    is configured again never give an id twice."""
-
-    def __init__(self, first: int = 1) -> None:
-        self._next = itertools.count(first)
-        self._lock = threading.Lock()
-
-    def take(self, count: int) -> npt.NDArray[np.uint64]:
-        """Return ``count`` fresh ids, ascending."""
-        with self._lock:
-            return np.fromiter(itertools.islice(self._next, count), np.uint64, count)
-
-
-PROCESS_IDS = IdSource()
-
-
-@dataclass(frozen=True, eq=False)
-class _Frame:
-    """A frame that later ones may be matched to, and the tracks alive after it.
-
-    ``detected`` are its features as they came, without points that were followed; of a frame that
-    was not detected, those of the last one that was.
-    """
-
-    features: Features
-    detected: Features
-    view: View | None
-    stamp_ns: int
-    tag: Any
-    tracks: Tracks
-
-    @property
-    def ids(self) -> npt.NDArray[np.uint64]:
-        assert self.features.track_ids is not None
-        return self.features.track_ids
 
 
 class Tracker:
@@ -144,9 +115,9 @@ class Tracker:
     def reset(self) -> None:
         """Forget every frame. Tracks end here; counters and ids go on."""
         self._cut_to(0)
-        self._newest: _Frame | None = None
-        self._anchor: _Frame | None = None
-        self._keyframe: _Frame | None = None
+        self._newest: Frame | None = None
+        self._anchor: Frame | None = None
+        self._keyframe: Frame | None = None
 
     def update(
         self, features: Features, stamp_ns: int, tag: object = None, view: View | None = None
@@ -256,7 +227,7 @@ class Tracker:
         detected: Features,
         stamp_ns: int,
         tag: object,
-        earlier: _Frame,
+        earlier: Frame,
         links: Links,
         newly_detected: bool = True,
     ) -> TrackUpdate:
@@ -265,7 +236,7 @@ class Tracker:
         ids = np.zeros(features.count, np.uint64)
         ids[links.here] = earlier.tracks.ids[links.there]
         matches = pairs_by_id(features, ids, keyframe.features)
-        model = self._verify(matches)
+        model = self._verify(matches, earlier.expected(keyframe, links.plane))
         if model is not None and model.type == "fundamental":
             # Frame to frame, an epipolar line lets slow drift pass; from the key frame it adds up.
             drifted = np.zeros(features.count, np.bool_)
@@ -275,7 +246,8 @@ class Tracker:
         fresh[links.here] = False
         ids[fresh] = self._take(int(np.count_nonzero(fresh)))
         tracks = links.advance(features, earlier.tracks, ids, self._view)
-        frame = self._frame(features, detected, stamp_ns, tag, tracks)
+        to_keyframe = None if model is None else model.matrix
+        frame = self._frame(features, detected, stamp_ns, tag, tracks, to_keyframe)
         continued = len(links.here)
         due = self._keyframe_due(matches, model, frame, keyframe)
         if due:
@@ -289,10 +261,10 @@ class Tracker:
 
     def _report(
         self,
-        frame: _Frame,
+        frame: Frame,
         event: TrackEvent,
         is_keyframe: bool = False,
-        keyframe: _Frame | None = None,
+        keyframe: Frame | None = None,
         matches: Matches | None = None,
         model: GeometricModel | None = None,
         continued: int = 0,
@@ -327,37 +299,58 @@ class Tracker:
         self._counters["tracks_cut"] += cut
         return cut
 
-    def _with_fresh_ids(self, features: Features, stamp_ns: int, tag: object) -> _Frame:
+    def _with_fresh_ids(self, features: Features, stamp_ns: int, tag: object) -> Frame:
         tracks = Tracks.fresh(features, self._take(features.count), self._view)
         return self._frame(features, features, stamp_ns, tag, tracks)
 
     def _frame(
-        self, features: Features, detected: Features, stamp_ns: int, tag: object, tracks: Tracks
-    ) -> _Frame:
+        self,
+        features: Features,
+        detected: Features,
+        stamp_ns: int,
+        tag: object,
+        tracks: Tracks,
+        to_keyframe: Points | None = None,
+    ) -> Frame:
         """Give features the ids and ages of their tracks."""
         ids, ages = tracks.ids[: features.count], tracks.ages[: features.count]
         features = dataclasses.replace(features, track_ids=ids, track_ages=ages)
-        return _Frame(features, detected, self._view, stamp_ns, tag, tracks)
+        return Frame(features, detected, self._view, stamp_ns, tag, tracks, to_keyframe)
 
-    def _verify(self, matches: Matches) -> GeometricModel | None:
+    def _verify(self, matches: Matches, start: Points | None = None) -> GeometricModel | None:
         if self._model == "none":
             return None
-        return geo.verify(matches, self._model, self._threshold)
+        return geo.verify(matches, self._model, self._threshold, start=start)
 
-    def _link(self, features: Features, earlier: _Frame) -> tuple[Features, Links] | None:
+    def _match(self, features: Features, earlier: Frame) -> tuple[Matches, GeometricModel | None]:
+        """Match to an earlier frame; return the pairs and what verified them.
+
+        With images, only the motion is asked for: a sample tells it where it is beyond doubt.
+        """
+        matcher = self._matcher
+        if self._view is not None and isinstance(matcher, MutualNearestNeighbour):
+            rows = np.arange(0, features.count, max(1, features.count // SAMPLE))
+            matches = matcher.match_some(features, earlier.features, rows)
+            model = self._verify(matches)
+            if model is not None and model.confidence > SURE and model.inlier_count > CLEAR:
+                return matches, model
+        matches = matcher.match(features, earlier.features)
+        return matches, self._verify(matches)
+
+    def _link(self, features: Features, earlier: Frame) -> tuple[Features, Links] | None:
         """Match to an earlier frame and keep what geometry confirms.
 
         Returns:
             The features, followed points among them, and their links; None where that is nothing.
         """
-        matches = self._matcher.match(features, earlier.features)
+        matches, model = self._match(features, earlier)
         here, there = matches.query_indices, matches.reference_indices
         if self._model == "none":
             places = matches.query_points.astype(np.float64)
             followed = np.zeros(matches.count, np.uint32)
-            links = Links(here, there, places, np.zeros_like(places), followed, None)
+            still = np.zeros_like(places)
+            links = Links(np.eye(3), here, there, places, still, followed, None)
             return (features, links) if matches.count else None
-        model = self._verify(matches)
         if model is None:
             self._counters["links_rejected"] += matches.count
             return None
@@ -376,7 +369,7 @@ class Tracker:
         return (moved, links) if len(links.here) >= MIN_FEATURES else None
 
     def _keyframe_due(
-        self, matches: Matches, model: GeometricModel | None, frame: _Frame, keyframe: _Frame
+        self, matches: Matches, model: GeometricModel | None, frame: Frame, keyframe: Frame
     ) -> bool:
         if model is None and self._model != "none":
             return True
@@ -384,7 +377,7 @@ class Tracker:
         possible = min(frame.features.count, keyframe.features.count)
         if pairs.count < self._keyframe_share * possible:
             return True
-        moved = np.median(np.linalg.norm(pairs.query_points - pairs.reference_points, axis=1))
+        moved = np.median(lengths(pairs.query_points - pairs.reference_points))
         diagonal = np.hypot(frame.features.width, frame.features.height)
         return bool(moved > self._keyframe_motion * diagonal)
 

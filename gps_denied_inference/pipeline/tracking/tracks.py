@@ -55,7 +55,7 @@ class Tracks:
         """Begin one track at each feature."""
         zero = np.zeros(features.count, np.uint32)
         places = features.keypoints.astype(np.float64)
-        patches = None if view is None else Patches.cut(view.grey, view.to_grey(places))
+        patches = None if view is None else Patches.cut(view.smooth, view.to_grey(places))
         return cls(
             ids, zero, zero, zero, places, np.zeros_like(places), features.scores,
             features.descriptors, patches,
@@ -67,6 +67,7 @@ class Links:
     """Features that continue tracks.
 
     Attributes:
+        plane: (3, 3), how the ground moved: from px of the earlier frame to px of this one.
         here: (L,) int32, into this frame's features.
         there: (L,) int32, into the earlier tracks.
         places: (L, 2) px, of the tracks in this frame.
@@ -78,6 +79,7 @@ class Links:
         ended: into the earlier tracks, those that may not coast.
     """
 
+    plane: Points
     here: npt.NDArray[np.int32]
     there: npt.NDArray[np.int32]
     places: Points
@@ -143,7 +145,7 @@ class Links:
         points = view.to_grey(features.keypoints)
         if self.patches is None:
             points = np.concatenate([points, np.full((len(coasting), 2), -1e3, np.float32)])
-            return Patches.cut(view.grey, points)
+            return Patches.cut(view.smooth, points)
         lasting = self.patches.usable(self.there)
         here, there = self.here[lasting], self.there[lasting]
         fresh = np.ones(features.count, np.bool_)
@@ -151,7 +153,7 @@ class Links:
         return Patches.arranged(
             features.count + len(coasting),
             (self.patches, there, here),
-            (Patches.cut(view.grey, points[fresh]), slice(None), np.flatnonzero(fresh)),
+            (Patches.cut(view.smooth, points[fresh]), slice(None), np.flatnonzero(fresh)),
             (self.patches, coasting, slice(features.count, None)),
         )
 
@@ -166,5 +168,5 @@ def pairs_by_id(features: Features, ids: npt.NDArray[np.uint64], keyframe: Featu
     here = np.flatnonzero((keyframe.track_ids[at] == ids) & (ids > 0))
     there = at[here]
     a, b = features.descriptors[here], keyframe.descriptors[there]
-    cosine = np.clip(np.sum(a * b, axis=1), 0.0, 1.0)
+    cosine = np.clip(np.einsum("ij,ij->i", a, b), 0.0, 1.0)
     return Matches.between(features, keyframe, here, there, cosine)

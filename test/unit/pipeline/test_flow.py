@@ -45,8 +45,8 @@ def descriptors_of(count):
 
 def find(before, now, points, expected):
     """Find points of one view in another one: (N, 2) px, and which were found."""
-    patches = Patches.cut(before.grey, before.to_grey(points))
-    found, ok = patches.find(now.grey, now.to_grey(expected))
+    patches = Patches.cut(before.smooth, before.to_grey(points))
+    found, ok = patches.find(now.smooth, now.to_grey(expected))
     return now.to_received(found), ok
 
 
@@ -77,6 +77,7 @@ def test_a_patch_is_found_turned_scaled_and_in_other_light(gain, offset):
     truth = points @ turn.T + shift
     seen = ((truth > 12) & (truth < np.array(SIZE) - 12)).all(axis=1)
     points, truth = points[seen], truth[seen]
+    before, now = (View.of(image, *SIZE, 100).smooth for image in (before, now))
     patches = Patches.cut(before, points.astype(np.float32))
     turned = patches.moved(np.tile(turn.astype(np.float32), (len(points), 1, 1)))
     start = (truth + np.array([0.6, -0.5])).astype(np.float32)

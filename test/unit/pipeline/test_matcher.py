@@ -167,3 +167,21 @@ def test_engine_matcher_refuses_other_descriptors_and_skips_empty_sets():
         matcher.match(features(d), features(d))
     assert matcher.match(features(d[:0]), features(d)).count == 0
     assert Matches.none().query_points.shape == (0, 2)
+
+
+@pytest.mark.parametrize("ratio", [None, 0.9])
+def test_some_rows_are_matched_as_all_of_them_are(ratio):
+    rng = np.random.default_rng(4)
+    d = rng.normal(size=(300, 32)).astype(np.float32)
+    seen = d + 0.3 * rng.normal(size=d.shape).astype(np.float32)
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (d, seen[rng.permutation(300)])]
+    query, reference = features(unit[0]), features(unit[1])
+    matcher = MutualNearestNeighbour(min_cosine=0.5, ratio=ratio)
+    rows = np.arange(0, 300, 7)
+    every, some = matcher.match(query, reference), matcher.match_some(query, reference, rows)
+    expected = every.select(np.isin(every.query_indices, rows))
+    assert some.count > 20
+    np.testing.assert_array_equal(some.query_indices, expected.query_indices)
+    np.testing.assert_array_equal(some.reference_indices, expected.reference_indices)
+    np.testing.assert_allclose(some.scores, expected.scores, rtol=1e-5)
+    assert matcher.match_some(query, reference, rows[:0]).count == 0
