@@ -77,7 +77,7 @@ class MapWriter:
     def _is_empty(self) -> bool:
         """Whether nothing is in the file, once a first write that was cut off is taken back."""
         try:
-            return self._base.execute("PRAGMA page_count").fetchone() == (0,)
+            return int(self._base.execute("PRAGMA page_count").fetchone()[0]) == 0
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError:

@@ -41,6 +41,7 @@ from gps_denied_inference.node.status import StatusPublisher, camera_status
 from gps_denied_inference.node.thermal_publisher import ThermalStatePublisher
 from gps_denied_inference.node.transitions import FAILURE, SUCCESS, described, reported, traced
 from gps_denied_inference.pipeline.accounting import FrameAccounting, summed_up
+from gps_denied_inference.runtimes.memory import give_back_freed
 from gps_denied_inference.runtimes.serial_thread import SerialThread
 from gps_denied_inference.session import InferenceSession
 from gps_denied_inference.settings import Settings
@@ -288,6 +289,7 @@ class InferenceNode(ManagedNode):
         thermal, self._thermal = self._thermal, None
         if thermal is not None:
             thermal.destroy()
+        give_back_freed()
 
     # Frames and state --------------------------------------------------------------------------
 

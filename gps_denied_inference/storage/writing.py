@@ -15,11 +15,12 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
-def write_durably(path: Path, data: bytes, mode: int = 0o666) -> None:
+def write_durably(path: Path, data: bytes, mode: int = 0o666, *, new: bool = False) -> None:
     """Write a file whole or not at all: temporary file, fsync, atomic rename.
 
     Args:
         mode: rights that the file gets, less what the umask takes away.
+        new: raise FileExistsError where there is a file of this name already.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -28,12 +29,28 @@ def write_durably(path: Path, data: bytes, mode: int = 0o666) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(path)
+        if new:
+            _take_name(path, temporary)
+        else:
+            temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _take_name(path: Path, temporary: Path) -> None:
+    """Give a file its name, where nothing has it yet."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links here (FAT): an empty file keeps the name for a moment
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        temporary.replace(path)
+    else:
+        temporary.unlink()
 
 
 def write_file(path: Path, data: bytes, what: str = "", make_folder: bool = False) -> None:
@@ -59,18 +76,10 @@ def write_new_file(path: Path, data: bytes, what: str, mode: int = 0o666) -> Non
         StorageError: there is one, the folder cannot be written, or the disk is full.
     """
     try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))  # the name is ours now
+        write_durably(path, data, mode, new=True)
     except FileExistsError as error:
         raise StorageError(f"{path} exists already: choose another name for {what}") from error
     except OSError as error:
-        raise StorageError(f"cannot write {what} {path}: {error.strerror or error}") from error
-    try:
-        write_durably(path, data, mode)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
         raise StorageError(f"cannot write {what} {path}: {error.strerror or error}") from error
 
 

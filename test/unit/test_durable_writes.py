@@ -117,3 +117,33 @@ def test_regular_files_are_told_in_one_place():
         if "S_ISREG" in file.read_text()
     }
     assert users == {"storage/files.py"}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_file_has_its_name_and_its_content_at_once(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever dies on the way leaves no empty file that keeps the name."""
+    path = tmp_path / "key.pem"
+    seen: list[bool] = []
+    sync = os.fsync
+
+    def look(descriptor: int) -> None:
+        seen.append(path.exists())
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", look)
+    if not links:
+        monkeypatch.setattr(os, "link", _refuse)
+    write_new_file(path, b"secret", "the private key", 0o600)
+    assert seen[0] is False
+    assert path.read_bytes() == b"secret"
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(StorageError, match="exists already"):
+        write_new_file(path, b"other", "the private key", 0o600)
+    assert path.read_bytes() == b"secret"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def _refuse(*paths: object) -> None:
+    raise PermissionError(1, "no hard links here")

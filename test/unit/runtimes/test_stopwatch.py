@@ -9,7 +9,7 @@ import time
 import pytest
 
 from gps_denied_inference.runtimes import stopwatch as module
-from gps_denied_inference.runtimes.stopwatch import LONGEST_STEP, Stopwatch
+from gps_denied_inference.runtimes.stopwatch import LONGEST_STEP, SUSPICIOUS, Stopwatch
 
 
 class Engines:
@@ -26,7 +26,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(module.time, "monotonic", lambda: clock.now)
-    monkeypatch.setattr(Stopwatch, "_waited", lambda self: clock.waited)
+    monkeypatch.setattr(module, "waited", lambda: {"1": clock.waited, "2": 0.0})
     return clock
 
 
@@ -40,7 +40,7 @@ def look(stopwatch: Stopwatch, clock: Clock, times: int, step: float, waited: fl
 
 def test_a_pass_that_runs_is_timed_and_the_next_begins_anew(clock: Clock) -> None:
     engines = Engines()
-    stopwatch = Stopwatch(engines, 1)
+    stopwatch = Stopwatch(engines)
     assert look(stopwatch, clock, 10, 0.05) == 0.0
     engines.running_since = 1.0
     assert look(stopwatch, clock, 31, 0.05) == pytest.approx(1.5)
@@ -52,11 +52,14 @@ def test_a_pass_that_runs_is_timed_and_the_next_begins_anew(clock: Clock) -> Non
 def test_a_stopped_process_and_a_thread_without_processor_are_not_counted(clock: Clock) -> None:
     engines = Engines()
     engines.running_since = 1.0
-    stopwatch = Stopwatch(engines, 1)
+    stopwatch = Stopwatch(engines)
     look(stopwatch, clock, 1, 0.05)
     assert look(stopwatch, clock, 1, 60.0) == pytest.approx(LONGEST_STEP)
-    assert look(stopwatch, clock, 100, 0.05, waited=0.05) == pytest.approx(LONGEST_STEP)
-    assert look(stopwatch, clock, 100, 0.05, waited=0.04) == pytest.approx(LONGEST_STEP + 1.0)
+    before = look(stopwatch, clock, 10, 0.05)
+    assert before > SUSPICIOUS
+    assert look(stopwatch, clock, 100, 0.05, waited=0.05) == pytest.approx(before)
+    assert look(stopwatch, clock, 100, 0.05, waited=0.045) == pytest.approx(before + 0.5)
+    assert look(stopwatch, clock, 20, 0.05, waited=0.02) == pytest.approx(before + 1.5)
 
 
 def test_the_kernel_says_how_long_a_thread_waited() -> None:
@@ -68,11 +71,11 @@ def test_the_kernel_says_how_long_a_thread_waited() -> None:
 
     def run(name: str, work: object) -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        stopwatch = Stopwatch(Engines(), threading.get_native_id())
+        thread = str(threading.get_native_id())
         begin.wait()
-        before = stopwatch._waited()
+        before = module.waited()[thread]
         work()  # type: ignore[operator]
-        waited[name] = stopwatch._waited() - before
+        waited[name] = module.waited()[thread] - before
 
     def busy() -> None:
         end = time.monotonic() + 1.0
