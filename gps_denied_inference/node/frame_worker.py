@@ -148,6 +148,11 @@ class FrameWorker:
         return self._references
 
     @property
+    def thread_id(self) -> int:
+        """Native id of the thread that answers."""
+        return self._thread.native_id
+
+    @property
     def abandoned(self) -> bool:
         """True where the thread is left to a forward pass that hangs: nothing may wait for it."""
         return self._abandoned

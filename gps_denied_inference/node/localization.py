@@ -151,6 +151,11 @@ class Localization:
         locator = self._locator
         return locator.running_since if locator is not None else None
 
+    @property
+    def thread_id(self) -> int:
+        """Native id of the thread that searches."""
+        return self._thread.native_id
+
     def stop(self, hung: Callable[[float], bool]) -> None:
         """Search no more; returns once the frame in work is done.
 

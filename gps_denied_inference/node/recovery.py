@@ -78,8 +78,8 @@ class Recovery:
     ) -> None:
         """Look after ``worker`` from now, and after the ``search`` on a map where there is one."""
         self._ended = threading.Event()
-        self._passes = Stopwatch(session)
-        self._searches = None if search is None else Stopwatch(search)
+        self._passes = Stopwatch(session, worker.thread_id)
+        self._searches = None if search is None else Stopwatch(search, search.thread_id)
         self.fault = None
         threading.Thread(
             target=self._watch, args=(worker, session, self._ended), name="watchdog", daemon=True

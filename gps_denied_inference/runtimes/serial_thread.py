@@ -32,6 +32,12 @@ class SerialThread:
         self._closed = False
         self._thread.start()
 
+    @property
+    def native_id(self) -> int:
+        """The thread's number in the system."""
+        assert self._thread.native_id is not None  # it was started
+        return self._thread.native_id
+
     def submit(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
         """Have ``function`` called after all that was submitted before.
 

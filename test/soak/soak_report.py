@@ -168,6 +168,17 @@ class Report:
             "seconds_not_active": self.end - self.begin - active,
             "frames_in_gaps": sum(p.gaps for p in self.periods),
             "frames_unexplained": sum(p.unexplained for p in self.periods),
+            "unexplained_in": [
+                {
+                    "from_min": (p.begin - self.begin) / 60.0,
+                    "to_min": (p.end - self.begin) / 60.0,
+                    "gaps": p.gaps,
+                    "dropped": p.dropped,
+                    "unexplained": p.unexplained,
+                }
+                for p in self.periods
+                if p.unexplained
+            ],
             "frames_overcounted": sum(p.overcounted for p in self.periods),
             "answers_not_heard_here": sum(p.unheard for p in self.periods),
             "periods_of_activity": len(self.periods),

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from gps_denied_inference.runtimes import stopwatch as module
-from gps_denied_inference.runtimes.stopwatch import LONGEST_STEP, SUSPICIOUS, Stopwatch
+from gps_denied_inference.runtimes.stopwatch import LONGEST_STEP, Stopwatch
 
 
 class Engines:
@@ -17,30 +17,31 @@ class Engines:
 
 
 class Clock:
-    """Seconds that pass, and seconds that the watched thread waits for a processor."""
+    """Seconds that pass, whether the watched thread could run, and seconds that it ran."""
 
-    now = waited = 0.0
+    now = ran = 0.0
+    runnable = False
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(module.time, "monotonic", lambda: clock.now)
-    monkeypatch.setattr(module, "waited", lambda: {"1": clock.waited, "2": 0.0})
+    monkeypatch.setattr(Stopwatch, "_scheduled", lambda self: (clock.runnable, clock.ran))
     return clock
 
 
-def look(stopwatch: Stopwatch, clock: Clock, times: int, step: float, waited: float = 0.0) -> float:
+def look(stopwatch: Stopwatch, clock: Clock, times: int, step: float, ran: float = 0.0) -> float:
     for _ in range(times):
         clock.now += step
-        clock.waited += waited
+        clock.ran += ran
         seconds = stopwatch.seconds()
     return seconds
 
 
-def test_a_pass_that_runs_is_timed_and_the_next_begins_anew(clock: Clock) -> None:
+def test_a_pass_that_sleeps_is_timed_by_the_clock_and_the_next_begins_anew(clock: Clock) -> None:
     engines = Engines()
-    stopwatch = Stopwatch(engines)
+    stopwatch = Stopwatch(engines, 1)
     assert look(stopwatch, clock, 10, 0.05) == 0.0
     engines.running_since = 1.0
     assert look(stopwatch, clock, 31, 0.05) == pytest.approx(1.5)
@@ -52,42 +53,42 @@ def test_a_pass_that_runs_is_timed_and_the_next_begins_anew(clock: Clock) -> Non
 def test_a_stopped_process_and_a_thread_without_processor_are_not_counted(clock: Clock) -> None:
     engines = Engines()
     engines.running_since = 1.0
-    stopwatch = Stopwatch(engines)
+    stopwatch = Stopwatch(engines, 1)
     look(stopwatch, clock, 1, 0.05)
     assert look(stopwatch, clock, 1, 60.0) == pytest.approx(LONGEST_STEP)
-    before = look(stopwatch, clock, 10, 0.05)
-    assert before > SUSPICIOUS
-    assert look(stopwatch, clock, 100, 0.05, waited=0.05) == pytest.approx(before)
-    assert look(stopwatch, clock, 100, 0.05, waited=0.045) == pytest.approx(before + 0.5)
-    assert look(stopwatch, clock, 20, 0.05, waited=0.02) == pytest.approx(before + 1.5)
+    clock.runnable = True
+    assert look(stopwatch, clock, 100, 0.05) == pytest.approx(LONGEST_STEP)
+    assert look(stopwatch, clock, 100, 0.05, ran=0.01) == pytest.approx(LONGEST_STEP + 1.0)
+    assert look(stopwatch, clock, 20, 0.05, ran=0.05) == pytest.approx(LONGEST_STEP + 2.0)
 
 
-def test_the_kernel_says_how_long_a_thread_waited() -> None:
-    """Two busy threads on one processor wait for each other; one that sleeps waits for nobody."""
+def test_the_kernel_says_what_a_thread_does() -> None:
     if not os.path.exists("/proc/self/schedstat"):
-        pytest.skip("this kernel does not say how long a thread waits for a processor")
-    waited: dict[str, float] = {}
-    begin = threading.Event()
-
-    def run(name: str, work: object) -> None:
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        thread = str(threading.get_native_id())
-        begin.wait()
-        before = module.waited()[thread]
-        work()  # type: ignore[operator]
-        waited[name] = module.waited()[thread] - before
+        pytest.skip("this kernel does not say for how long a thread ran")
+    end, ready, threads = threading.Event(), threading.Barrier(3), {}
 
     def busy() -> None:
-        end = time.monotonic() + 1.0
-        while time.monotonic() < end:
-            sum(range(1000))
+        threads["busy"] = threading.get_native_id()
+        ready.wait()
+        while not end.is_set():
+            sum(range(10_000))
 
-    threads = [threading.Thread(target=run, args=(n, w)) for n, w in
-               (("a", busy), ("b", busy), ("asleep", lambda: time.sleep(1.0)))]  # fmt: skip
-    for thread in threads:
-        thread.start()
-    begin.set()
-    for thread in threads:
-        thread.join()
-    assert waited["asleep"] < 0.2
-    assert waited["a"] + waited["b"] > waited["asleep"]
+    def asleep() -> None:
+        threads["asleep"] = threading.get_native_id()
+        ready.wait()
+        end.wait()
+
+    for work in (busy, asleep):
+        threading.Thread(target=work, daemon=True).start()
+    ready.wait()
+    watched = {name: Stopwatch(Engines(), thread) for name, thread in threads.items()}
+    before = {name: watch._scheduled()[1] for name, watch in watched.items()}
+    ran, deadline = dict.fromkeys(watched, 0.0), time.monotonic() + 30.0
+    while ran["busy"] < 0.2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+        ran = {name: watch._scheduled()[1] - before[name] for name, watch in watched.items()}
+    state = watched["asleep"]._scheduled()[0]
+    end.set()
+    assert ran["busy"] >= 0.2
+    assert ran["asleep"] < 0.05
+    assert state is False
