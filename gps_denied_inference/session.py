@@ -89,7 +89,7 @@ class InferenceSession:
         if settings.task != "extract":
             matcher = networks.matcher(settings.matcher, settings.max_keypoints)
         self.streams = tuple(CameraStream(settings, matcher) for _ in range(count))
-        if count > 1 and settings.matcher == IN_PROCESS_MATCHER:
+        if count > 1 and (matcher is None or settings.matcher == IN_PROCESS_MATCHER):
             # What runs in an engine takes its turn; the rest of the cameras' work need not.
             self._side_by_side = ThreadPoolExecutor(count, thread_name_prefix="camera")
         if settings.task == "match" and settings.reference_file:

@@ -9,8 +9,6 @@ where they are not several times greater nothing but noise has been seen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -23,52 +21,40 @@ LEAST_NOISE = 1.0
 """Grey levels squared: no 8-bit image is taken to have less noise; coding rounds that far."""
 EVIDENT = 3.0
 """Energy over the noise's, from which there is contrast. White noise alone stays below 2.5."""
+_HALF_SQUARES = (np.arange(256, dtype=np.float32) ** 2 / 2.0)[None]
 
 
-@dataclass(frozen=True, eq=False)
 class Contrast:
-    """Contrast of one image, by place.
+    """Contrast of one image, by place; measured when it is first asked for.
 
-    Attributes:
-        evident: (rows, columns) bool, cells with contrast beyond the noise.
-        width, height: px of that image.
+    Args:
+        image: uint8 (H, W) or (H, W, 3) RGB, as received: resizing it would hide its noise. It is
+            kept, and not to be changed, until then.
+        width, height: px, what the network sees of it; the smaller of both sizes sets the cell.
     """
 
-    evident: npt.NDArray[np.bool_]
-    width: int
-    height: int
-
-    @classmethod
-    def of(cls, image: npt.NDArray[np.uint8], width: int, height: int) -> Contrast:
-        """Measure an image.
-
-        Args:
-            image: uint8 (H, W) or (H, W, 3) RGB, as received: resizing it would hide its noise.
-            width, height: px, what the network sees of it; the smaller of both sizes sets the cell.
-        """
+    def __init__(self, image: npt.NDArray[np.uint8], width: int, height: int) -> None:
         rows, columns = image.shape[:2]
-        grey = image if image.ndim == 2 else image[:, :, 1]
-        grid = (max(min(columns, width) // CELL, 3), max(min(rows, height) // CELL, 3))
-        if columns < 3:  # no second difference: nothing is known of its noise
-            return cls(np.zeros(grid[::-1], np.bool_), columns, rows)
-        lines = grey[::CELL].astype(np.float32)
-        noise = np.square(lines[:, 2:] - lines[:, :-2]) / np.float32(2.0)
-        noise = _average(cv2.resize(noise, grid, interpolation=cv2.INTER_AREA))
-        cells = cv2.resize(grey.astype(np.float32), grid, interpolation=cv2.INTER_AREA)
-        along, down = np.zeros_like(cells), np.zeros_like(cells)
-        along[:, 1:-1] = np.square(cells[:, :-2] - 2.0 * cells[:, 1:-1] + cells[:, 2:])
-        down[1:-1] = np.square(cells[:-2] - 2.0 * cells[1:-1] + cells[2:])
-        energy = _average(along + down)
-        area = rows * columns / (grid[0] * grid[1])
-        # A second difference holds 1 + 4 + 1 variances of a cell, along and down.
-        expected = 12.0 / area * np.maximum(noise, LEAST_NOISE)
-        return cls(np.asarray(energy > EVIDENT * expected, np.bool_), columns, rows)
+        self._image: npt.NDArray[np.uint8] | None = image
+        self._grid = (max(min(columns, width) // CELL, 3), max(min(rows, height) // CELL, 3))
+        self._size = (columns, rows)
+        self._evident = np.zeros(self._grid[::-1], np.bool_)
+
+    @property
+    def evident(self) -> npt.NDArray[np.bool_]:
+        """(rows, columns) bool, cells with contrast beyond the noise."""
+        image = self._image
+        if image is not None:
+            if image.shape[1] >= 3:  # else no second difference: nothing is known of its noise
+                self._evident = _measured(image, self._grid)
+            self._image = None
+        return self._evident
 
     def at(self, points: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
         """Tell at which points (N, 2), px of the image, there is contrast."""
         rows, columns = self.evident.shape
-        column = _cell(points[:, 0], columns, self.width)
-        row = _cell(points[:, 1], rows, self.height)
+        column = _cell(points[:, 0], columns, self._size[0])
+        row = _cell(points[:, 1], rows, self._size[1])
         found: npt.NDArray[np.bool_] = self.evident[row, column]
         return found
 
@@ -77,6 +63,24 @@ def _cell(place: npt.NDArray[np.floating], count: int, size: int) -> npt.NDArray
     """Tell in which of the cells along an axis of ``size`` px each place is; NaN is in cell 0."""
     cell = np.fmin(np.fmax((place + 0.5) * (count / size), 0), count - 1)
     return np.asarray(cell, np.intp)
+
+
+def _measured(image: npt.NDArray[np.uint8], grid: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Return which cells (rows, columns) of an image have contrast; ``grid`` counts them (x, y)."""
+    rows, columns = image.shape[:2]
+    grey = image if image.ndim == 2 else image[:, :, 1]
+    lines = grey[::CELL]
+    noise = cv2.LUT(cv2.absdiff(lines[:, 2:], lines[:, :-2]), _HALF_SQUARES)
+    noise = _average(np.asarray(cv2.resize(noise, grid, interpolation=cv2.INTER_AREA), np.float32))
+    cells = cv2.resize(grey.astype(np.float32), grid, interpolation=cv2.INTER_AREA)
+    along, down = np.zeros_like(cells), np.zeros_like(cells)
+    along[:, 1:-1] = np.square(cells[:, :-2] - 2.0 * cells[:, 1:-1] + cells[:, 2:])
+    down[1:-1] = np.square(cells[:-2] - 2.0 * cells[1:-1] + cells[2:])
+    energy = _average(along + down)
+    area = rows * columns / (grid[0] * grid[1])
+    # A second difference holds 1 + 4 + 1 variances of a cell, along and down.
+    expected = 12.0 / area * np.maximum(noise, LEAST_NOISE)
+    return np.asarray(energy > EVIDENT * expected, np.bool_)
 
 
 def _average(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

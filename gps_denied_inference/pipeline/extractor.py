@@ -150,5 +150,5 @@ class Extractor:
             model=self._model,
             model_sha256=self._sha256,
             scale=box.scale,
-            contrast=Contrast.of(image, *box.content),
+            contrast=Contrast(image, *box.content),
         )

@@ -143,7 +143,7 @@ class Reference:
             return list(seen.views), self._said(1.0 / seen.all.scale, 0)
         scaled = self._scaled(scale)
         image = Letterbox(self._size, scaled, scaled).resize(self._image)
-        contrast = Contrast.of(self._image, *scaled)
+        contrast = Contrast(self._image, *scaled)
         views: list[Features] = []
         for top in _starts(scaled[1], self._engine[1]):
             for left in _starts(scaled[0], self._engine[0]):

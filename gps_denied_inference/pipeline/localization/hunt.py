@@ -188,4 +188,4 @@ def _contrast(frame: Image, optics: Optics, todo: Plan, tools: Tools) -> Contras
     least = min((a.height for a in todo.assumptions), default=1.0)
     rows, columns = frame.shape[:2]
     share = min(1.0, least / (gsd * float(optics.camera.matrix[0, 0])))
-    return Contrast.of(frame, max(1, round(columns * share)), max(1, round(rows * share)))
+    return Contrast(frame, max(1, round(columns * share)), max(1, round(rows * share)))

@@ -134,20 +134,20 @@ def grey_noise(seed, level, size=(480, 640), base=128.0):
 @pytest.mark.parametrize("level", [0.3, 1, 2, 5, 20, 60])
 @pytest.mark.parametrize("size", [(480, 640), (1200, 1600), (240, 320)])
 def test_noise_has_no_contrast_at_any_size(level, size):
-    assert not Contrast.of(grey_noise(3, level, size), 640, 480).evident.any()
+    assert not Contrast(grey_noise(3, level, size), 640, 480).evident.any()
 
 
 def test_brightness_that_slopes_under_noise_is_no_contrast():
     rows, columns = np.mgrid[:480, :640]
     fog = 150.0 - 60.0 * ((columns - 320) ** 2 + (rows - 240) ** 2) / 320**2
     for level in (1, 2, 5):
-        assert not Contrast.of(grey_noise(4, level, base=fog), 640, 480).evident.any()
+        assert not Contrast(grey_noise(4, level, base=fog), 640, 480).evident.any()
 
 
 def test_half_a_picture_of_noise_hides_only_itself(shared_data):
     image = frame(shared_data / "caliterra" / "images", 10)
     image[:, 320:] = grey_noise(5, 5, (480, 320))
-    contrast = Contrast.of(image, 640, 480)
+    contrast = Contrast(image, 640, 480)
     points = np.random.default_rng(0).uniform((0, 0), (640, 480), (2000, 2))
     right = points[:, 0] > 340
     assert not contrast.at(points[right]).any()
