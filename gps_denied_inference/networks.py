@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import threadpoolctl
-
+from gps_denied_inference import host_threads
 from gps_denied_inference.engines.cache import EngineCache
 from gps_denied_inference.engines.gate import EngineGate
 from gps_denied_inference.errors import ConfigurationError, InvalidParameterError, UnknownNameError
@@ -72,9 +70,8 @@ class Networks:
             policy=settings.engine_policy,
             thermal_source=thermal_source,
         )
-        self._numpy_threads = None
-        if not os.environ.get("OPENBLAS_NUM_THREADS"):
-            self._numpy_threads = threadpoolctl.threadpool_limits(1, user_api="blas")
+        host_threads.hold()
+        self._holds_threads = True
 
     @property
     def batch(self) -> int:
@@ -196,6 +193,6 @@ class Networks:
         handles, self.handles = self.handles, []
         for handle in reversed(handles):
             self._runtime.release_engine(handle)
-        threads, self._numpy_threads = self._numpy_threads, None
-        if threads is not None:
-            threads.restore_original_limits()
+        if self._holds_threads:
+            self._holds_threads = False
+            host_threads.let_go()

@@ -93,16 +93,17 @@ def main() -> int:
     while images.get_subscription_count() == 0 and not stop.is_set():
         time.sleep(0.02)
     stop.wait(0.3)  # the subscriber has to know of this publisher too
-    focal, number, due = 0.95 * width, 0, time.monotonic()
+    focal, number, place, due = 0.95 * width, 0, 0, time.monotonic()
     last = 0
     while not stop.is_set():
         due = max(due + 1.0 / options.rate, time.monotonic())
         stop.wait(max(0.0, due - time.monotonic()))
         kind = orders.popleft() if orders else "good"
-        number += 1
+        place += 1
         if kind == "silent":
             continue
-        picture = (options.first + number) % count
+        number += 1
+        picture = (options.first + place) % count
         message = Image(height=height, width=width, step=width, encoding="mono8")
         message.data = array("B", pictures[picture].tobytes())
         info = CameraInfo(width=width, height=height, distortion_model="plumb_bob")
