@@ -1,4 +1,4 @@
-"""Threads of numpy and OpenCV stay out of the runtime's way while a session is open, scripts too."""
+"""Threads of numpy and OpenCV stay out of the runtime's way wherever a session is open."""
 
 from __future__ import annotations
 
