@@ -19,8 +19,8 @@ from mavsdk.plugins.mavlink_direct import MavlinkDirect, MavlinkMessage
 from test_link import COVARIANCE, eventually, free_port
 
 from gps_denied_inference.autopilot.connection import Connection
-from gps_denied_inference.autopilot.fix import Fix
-from gps_denied_inference.autopilot.link import AutopilotLink, Kind
+from gps_denied_inference.autopilot.fix import AskedKind, Fix
+from gps_denied_inference.autopilot.link import AutopilotLink
 from gps_denied_inference.autopilot.outgoing import Odometry
 from gps_denied_inference.autopilot.policy import PolicyLimits
 
@@ -30,7 +30,7 @@ GOOD = {"time_usec": 1, "flags": 47, "pos_horiz_accuracy": 25.0, "pos_vert_accur
 
 
 @contextmanager
-def linked_to_mavsdk(kind: Kind) -> Iterator[tuple[AutopilotLink, dict[str, dict[str, Any]]]]:
+def linked_to_mavsdk(kind: AskedKind) -> Iterator[tuple[AutopilotLink, dict[str, dict[str, Any]]]]:
     """A link, and the newest fields by message as MAVSDK decoded them in the autopilot's place."""
     port = free_port()
     connection = Connection(f"udpin:127.0.0.1:{port}")
