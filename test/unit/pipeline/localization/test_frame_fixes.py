@@ -56,7 +56,7 @@ def rows(path):
 
 
 def localizer_on(world, network):
-    return FrameLocalizer(world, network._extractor, network._matcher, (TILE, TILE))
+    return FrameLocalizer(world, network._extractor, network.streams[0].matcher, (TILE, TILE))
 
 
 @pytest.fixture(scope="module")
