@@ -103,5 +103,5 @@ def test_features_and_tracks_keep_their_rate(tmp_path: Path, capsys: Any) -> Non
         print(f"\n{said}")
     assert len(having.status) >= 3
     if busy > BUSY:
-        pytest.skip(f"this computer does other work: {said}")
+        pytest.skip(f"no processor is free for the search beside the node: {said}")
     assert np.median(ratios) >= 0.9
