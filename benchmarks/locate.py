@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,10 @@ from gps_denied_inference.maps.prepare import engine_settings
 from gps_denied_inference.maps.store import MapStore
 from gps_denied_inference.networks import Networks
 from gps_denied_inference.pipeline.features import Features
+from gps_denied_inference.pipeline.localization.hunt import PAIRS_AT_ONCE
 from gps_denied_inference.pipeline.localization.localizer import FrameLocalizer
 from gps_denied_inference.pipeline.localization.plan import Optics
-from gps_denied_inference.pipeline.matcher import Matcher, Matches
+from gps_denied_inference.pipeline.matcher import Matches, SeveralMatcher
 from gps_denied_inference.pipeline.rotations import ExtractorLike
 from gps_denied_inference.runtimes.contract import BuildConfig
 from gps_denied_inference.settings import Settings
@@ -54,7 +55,7 @@ class Work:
 class Watched:
     """Extractor and matcher that keep what they were asked for, while ``work`` is set."""
 
-    def __init__(self, extractor: ExtractorLike, matcher: Matcher) -> None:
+    def __init__(self, extractor: ExtractorLike, matcher: SeveralMatcher) -> None:
         self._extractor, self._matcher = extractor, matcher
         self.work: Work | None = None
 
@@ -64,12 +65,22 @@ class Watched:
             self.work.views.append(image.reshape(*image.shape[:2], -1).copy())
         return self._extractor.extract(image)
 
+    @property
+    def batch(self) -> int:
+        """Pairs at a time."""
+        return self._matcher.batch
+
     def match(self, query: Features, reference: Features) -> Matches:
         """Match a view with a tile."""
+        return self.match_several([(query, reference)])[0]
+
+    def match_several(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
+        """Match views with tiles."""
         if self.work is not None:
-            tile = {"keypoints": reference.keypoints, "descriptors": reference.descriptors}
-            self.work.pairs.append((len(self.work.views) - 1, tile))
-        return self._matcher.match(query, reference)
+            for _, reference in pairs:
+                tile = {"keypoints": reference.keypoints, "descriptors": reference.descriptors}
+                self.work.pairs.append((len(self.work.views) - 1, tile))
+        return self._matcher.match_several(pairs)
 
 
 @contextlib.contextmanager
@@ -85,7 +96,7 @@ def opened(args: argparse.Namespace) -> Iterator[tuple[MapStore, Networks, Watch
     networks = Networks(engine_settings(Settings.from_mapping(values), info.tile_px))
     try:
         extractor = networks.extractor(info.max_keypoints)
-        matcher = networks.matcher("lighterglue", info.max_keypoints)
+        matcher = networks.matcher("lighterglue", info.max_keypoints, PAIRS_AT_ONCE)
         yield store, networks, Watched(extractor, matcher)
     finally:
         networks.close()

@@ -17,6 +17,7 @@ from gps_denied_inference.maps.tiles import MapInfo
 from gps_denied_inference.networks import Networks
 from gps_denied_inference.pipeline.camera import CameraModel
 from gps_denied_inference.pipeline.localization.fix import Attempt
+from gps_denied_inference.pipeline.localization.hunt import PAIRS_AT_ONCE
 from gps_denied_inference.pipeline.localization.localizer import FrameLocalizer, Search
 from gps_denied_inference.pipeline.localization.plan import Optics
 from gps_denied_inference.pipeline.localization.prior import Prior
@@ -85,7 +86,7 @@ class Locator:
                 f"({info.model_sha256[:12]}) than run here ({extractor.model_sha256[:12]}): "
                 "prepare the map again"
             )
-        matcher = networks.matcher(settings.localization_matcher, info.max_keypoints)
+        matcher = networks.matcher(settings.localization_matcher, info.max_keypoints, PAIRS_AT_ONCE)
         size = (info.tile_px, info.tile_px)
         search = Search(map_sigma=settings.map_sigma)
         self._localizer = FrameLocalizer(

@@ -12,7 +12,11 @@ from gps_denied_inference.errors import ConfigurationError, InvalidParameterErro
 from gps_denied_inference.models import zoo
 from gps_denied_inference.models.registry import default_registry
 from gps_denied_inference.pipeline.extractor import Extractor
-from gps_denied_inference.pipeline.matcher import EngineMatcher, Matcher, MutualNearestNeighbour
+from gps_denied_inference.pipeline.matcher import (
+    EngineMatcher,
+    MutualNearestNeighbour,
+    SeveralMatcher,
+)
 from gps_denied_inference.runtimes import create_runtime
 from gps_denied_inference.runtimes.contract import BuildConfig, EngineHandle, Progress
 from gps_denied_inference.runtimes.selection import select
@@ -81,8 +85,7 @@ class Networks:
             InvalidParameterError: the model takes one at a time only.
         """
         settings = self.settings
-        architecture = zoo.get(settings.model).architecture
-        batches = architecture in default_registry and default_registry.get(architecture).batches
+        batches = _batches(settings.model)
         if settings.engine_batch == 0:
             on_gpu = self.selection.device.startswith("cuda")
             return len(settings.cameras) if on_gpu and batches else 1
@@ -114,12 +117,14 @@ class Networks:
         handle = self._load(settings.model, "extractor", max_keypoints, size, batch)
         return Extractor(self._runtime, handle)
 
-    def matcher(self, name: str, max_keypoints: int) -> Matcher:
+    def matcher(self, name: str, max_keypoints: int, batch: int = 1) -> SeveralMatcher:
         """Load a matcher for the extractor's features.
 
         Args:
             name: of the zoo, or ``IN_PROCESS_MATCHER``.
             max_keypoints: K.
+            batch: pairs that it takes at a time on a GPU, where the network can; on a CPU, which
+                gains nothing by it, and in process it takes one.
 
         Raises:
             UnknownNameError: there is no such matcher.
@@ -141,7 +146,10 @@ class Networks:
                 f"'{settings.model}': choose another matcher ('gdi models list')"
             )
         size = (settings.image_width, settings.image_height)
-        return EngineMatcher(self._runtime, self._load(name, "matcher", max_keypoints, size))
+        if not (self.selection.device.startswith("cuda") and _batches(name)):
+            batch = 1
+        handle = self._load(name, "matcher", max_keypoints, size, batch)
+        return EngineMatcher(self._runtime, handle)
 
     def _load(
         self, name: str, kind: str, max_keypoints: int, size: tuple[int, int], batch: int = 1
@@ -196,3 +204,9 @@ class Networks:
         if self._holds_threads:
             self._holds_threads = False
             host_threads.let_go()
+
+
+def _batches(model: str) -> bool:
+    """Tell whether a model of the zoo takes several images, or pairs of sets, at a time."""
+    architecture = zoo.get(model).architecture
+    return architecture in default_registry and default_registry.get(architecture).batches

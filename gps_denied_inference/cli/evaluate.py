@@ -108,6 +108,7 @@ def _evaluate(
     from gps_denied_inference.maps.prepare import engine_settings
     from gps_denied_inference.models import zoo
     from gps_denied_inference.networks import Networks
+    from gps_denied_inference.pipeline.localization.hunt import PAIRS_AT_ONCE
     from gps_denied_inference.pipeline.localization.localizer import FrameLocalizer, Search
 
     info = store.info
@@ -121,7 +122,7 @@ def _evaluate(
     networks = Networks(settings, lambda share, what: bar.set_description_str(what))
     try:
         extractor = networks.extractor(info.max_keypoints)
-        matcher = networks.matcher(args.matcher, info.max_keypoints)
+        matcher = networks.matcher(args.matcher, info.max_keypoints, PAIRS_AT_ONCE)
         localizer = FrameLocalizer(
             store,
             extractor,

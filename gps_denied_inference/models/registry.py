@@ -246,6 +246,7 @@ register_architecture(
     graph=f"{_HERE}.lightglue.graph:assemble_lightglue",
     network=f"{_HERE}.lightglue.module:LIGHTERGLUE_EXPORT",
     options=("match_threshold", "pruning"),
+    batches=True,
 )
 register_architecture(
     "aliked",

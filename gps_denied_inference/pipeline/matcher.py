@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from gps_denied_inference.runtimes.contract import EngineHandle, InferenceRuntim
 from gps_denied_inference.runtimes.outputs import OutputCheck
 
 IndexArray = npt.NDArray[np.int32]
+Tensors = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +109,19 @@ class Matcher(Protocol):
         ...
 
 
+class SeveralMatcher(Matcher, Protocol):
+    """A matcher that may take several pairs of sets at a time."""
+
+    @property
+    def batch(self) -> int:
+        """Pairs at a time that cost less than one after the other; 1 = none do."""
+        ...
+
+    def match_several(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
+        """Match each query with its reference. Raises as :meth:`match`."""
+        ...
+
+
 class MutualNearestNeighbour:
     """Pairs of features that are each other's nearest by cosine.
 
@@ -120,6 +135,7 @@ class MutualNearestNeighbour:
     """
 
     name = "mutual_nearest_neighbour"
+    batch = 1
 
     def __init__(self, min_cosine: float = 0.82, ratio: float | None = None) -> None:
         if not -1.0 <= min_cosine <= 1.0:
@@ -156,6 +172,10 @@ class MutualNearestNeighbour:
             keep &= self._distinct(back, back.max(axis=1))
         kept = np.clip(value[keep], 0.0, 1.0)
         return Matches.between(query, reference, rows[keep], best[keep], kept)
+
+    def match_several(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
+        """Match each query with its reference. Raises as :meth:`match`."""
+        return [self.match(query, reference) for query, reference in pairs]
 
     def match(self, query: Features, reference: Features) -> Matches:
         """Match two sets of features.
@@ -199,14 +219,18 @@ class EngineMatcher:
     Args:
         runtime: the runtime that made ``handle``.
         handle: a loaded matcher engine, see ``runtimes.contract``.
+
+    Attributes:
+        batch: B, pairs of sets that one forward pass takes.
     """
 
     def __init__(self, runtime: InferenceRuntime, handle: EngineHandle) -> None:
         self._runtime = runtime
         self._handle = handle
         self.name = handle.entry.manifest.model
+        self.batch = handle.entry.config.batch
         self._joint = bool(handle.entry.manifest.weights_sha256)  # without weights: no attention
-        self._shapes = {spec.name: spec.shape for spec in handle.inputs}
+        self._specs = handle.inputs
         self._outputs = OutputCheck(handle)
 
     def match(self, query: Features, reference: Features) -> Matches:
@@ -218,15 +242,48 @@ class EngineMatcher:
             InvalidOutputError: the engine's answer is not what its specification says.
             InferenceError, DeviceOutOfMemoryError, InvalidHandleError: from the runtime.
         """
-        refuse_different_networks(query, reference)
-        if query.count == 0 or reference.count == 0:
-            return Matches.none()
-        inputs = self._inputs(query, "0") | self._inputs(reference, "1")
+        return self.match_several([(query, reference)])[0]
+
+    def match_several(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
+        """Match each query with its reference, as many pairs at a time as the engine takes.
+
+        Raises:
+            InputMismatchError, InvalidOutputError, InferenceError, DeviceOutOfMemoryError,
+            InvalidHandleError: as :meth:`match`.
+        """
+        for query, reference in pairs:
+            refuse_different_networks(query, reference)
+        found = [Matches.none() for _ in pairs]
+        full = [i for i, (query, reference) in enumerate(pairs) if query.count and reference.count]
+        for first in range(0, len(full), self.batch):
+            now = full[first : first + self.batch]
+            for index, matches in zip(now, self._infer([pairs[i] for i in now]), strict=True):
+                found[index] = matches
+        return found
+
+    def _infer(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
+        """Run one forward pass; places of the engine that no pair takes hold empty sets."""
+        tensors = {spec.name: spec.zeros() for spec in self._specs}
+        places = [tensors]
+        if self.batch > 1:
+            places = [{name: t[i] for name, t in tensors.items()} for i in range(self.batch)]
+        counts = [
+            (self._fill(place, query, "0"), self._fill(place, reference, "1"))
+            for place, (query, reference) in zip(places, pairs, strict=False)
+        ]
         with self._handle.running():
-            outputs = self._runtime.infer(self._handle, inputs)
-        count0, count1 = int(inputs["count0"][0]), int(inputs["count1"][0])
-        self._outputs.matches(outputs, count0, count1)
-        partner, scores = outputs["matches0"][:count0], outputs["scores0"]
+            outputs = self._runtime.infer(self._handle, tensors)
+        answers = self._outputs.each(outputs)
+        return [
+            self._matches(query, reference, *count, answer)
+            for (query, reference), count, answer in zip(pairs, counts, answers, strict=False)
+        ]
+
+    def _matches(
+        self, query: Features, reference: Features, count0: int, count1: int, answer: Tensors
+    ) -> Matches:
+        self._outputs.matches(answer, count0, count1)
+        partner, scores = answer["matches0"][:count0], answer["scores0"]
         q = np.flatnonzero(partner >= 0)
         # Two rows may claim one partner where their values are equal: the better scored wins.
         q = q[np.argsort(-scores[q], kind="stable")]
@@ -234,9 +291,9 @@ class EngineMatcher:
         kept = np.clip(scores[q], 0.0, 1.0)
         return Matches.between(query, reference, q, partner[q], kept, self._joint)
 
-    def _inputs(self, features: Features, side: str) -> dict[str, npt.NDArray[np.generic]]:
-        keypoints = np.zeros(self._shapes[f"keypoints{side}"], np.float32)
-        descriptors = np.zeros(self._shapes[f"descriptors{side}"], np.float32)
+    def _fill(self, place: Tensors, features: Features, side: str) -> int:
+        """Put a set among the engine's inputs, all zero, and return how many of it they hold."""
+        keypoints, descriptors = place[f"keypoints{side}"], place[f"descriptors{side}"]
         if features.descriptors.shape[1] != descriptors.shape[1]:
             raise InputMismatchError(
                 f"matcher '{self.name}' takes descriptors of {descriptors.shape[1]} values, "
@@ -246,12 +303,9 @@ class EngineMatcher:
         count = min(features.count, len(keypoints))
         keypoints[:count] = features.keypoints[:count]
         descriptors[:count] = features.descriptors[:count]
-        return {
-            f"keypoints{side}": keypoints,
-            f"descriptors{side}": descriptors,
-            f"count{side}": np.array([count], np.int32),
-            f"size{side}": np.array([features.width, features.height], np.float32),
-        }
+        place[f"count{side}"][:] = count
+        place[f"size{side}"][:] = features.width, features.height
+        return count
 
 
 def _both(

@@ -10,12 +10,14 @@ A runtime turns a :class:`Model` into an engine on disk, loads it, runs it and g
 Extractor engines: input ``image`` uint8 (H, W, C), C = 1 (mono) or 3 (RGB); outputs ``keypoints``
 float32 (K, 2) in px of that image with (0, 0) at the centre of the top-left pixel, ``scores``
 float32 (K,), ``descriptors`` float32 (K, D) of unit norm, ``count`` int32 (1,). Rows at and after
-``count`` are zero. With ``BuildConfig.batch`` B > 1 every tensor has a leading dimension B, and
-each image's answer is what it gets alone, whatever the others show.
+``count`` are zero.
 
 Matcher engines: inputs ``keypoints0`` float32 (K, 2), ``descriptors0`` float32 (K, D), ``count0``
 int32 (1,), ``size0`` float32 (2,) as (width, height) in px, the same with 1; outputs ``matches0``
 int32 (K,), index into the second set or -1, and ``scores0`` float32 (K,), 0..1.
+
+With ``BuildConfig.batch`` B > 1 every tensor has a leading dimension B, and the answer of each
+image, or pair of sets, is what it gets alone, whatever the others are.
 """
 
 from __future__ import annotations

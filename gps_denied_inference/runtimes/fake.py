@@ -129,6 +129,7 @@ class _FakeEngine:
         self.kind = kind
         self.inputs = manifest.inputs
         self.outputs = manifest.outputs
+        self._several = manifest.build_config().batch > 1
         self.threshold = threshold
         self.lock = threading.Lock()
 
@@ -147,15 +148,14 @@ class _FakeEngine:
         self._runtime.live -= 1
 
     def answer(self, arrays: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        if self.kind == "extractor":
-            images = arrays[0]
-            if images.ndim == 3:
-                return self._extract(images)
-            answers = [self._extract(image) for image in images]
-            return [np.stack(parts) for parts in zip(*answers, strict=True)]
-        return self._match(arrays)
+        one = self._match if self.kind == "matcher" else self._extract
+        if not self._several:
+            return one(arrays)
+        answers = [one(list(each)) for each in zip(*arrays, strict=True)]
+        return [np.stack(parts) for parts in zip(*answers, strict=True)]
 
-    def _extract(self, image: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    def _extract(self, arrays: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        (image,) = arrays
         limit, dim = self.outputs[2].shape[-2:]
         grey = image.mean(axis=2, dtype=np.float32) / np.float32(255)
         height, width = grey.shape
@@ -179,7 +179,7 @@ class _FakeEngine:
         return [keypoints, found, described, np.array([count], np.int32)]
 
     def _match(self, arrays: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        limit = self.outputs[0].shape[0]
+        limit = self.outputs[0].shape[-1]
         counts = [int(np.clip(arrays[index][0], 0, limit)) for index in (2, 6)]
         matches = np.full(limit, -1, dtype=np.int32)
         scores = np.zeros(limit, dtype=np.float32)

@@ -39,7 +39,7 @@ class OutputCheck:
         self._size = np.array([entry.config.width, entry.config.height], np.float32)
 
     def each(self, outputs: Mapping[str, npt.NDArray[Any]]) -> list[dict[str, npt.NDArray[Any]]]:
-        """Return an extractor's answer image by image.
+        """Return an answer image by image, or pair by pair of sets.
 
         Raises:
             InvalidOutputError: a tensor is missing or of another shape or type.
@@ -75,13 +75,16 @@ class OutputCheck:
         return count
 
     def matches(self, outputs: Mapping[str, npt.NDArray[Any]], count0: int, count1: int) -> None:
-        """Check a matcher's answer to ``count0`` features of one image and ``count1`` of another.
+        """Check the answer to one pair, of :meth:`each`.
+
+        Args:
+            outputs: the answer.
+            count0, count1: features of the one image and the other.
 
         Raises:
-            InvalidOutputError: a tensor is missing or of another shape or type; a row in use names
-                no feature of the other image (and is not -1), or its score is not in 0..1.
+            InvalidOutputError: a row in use names no feature of the other image (and is not -1),
+                or its score is not in 0..1.
         """
-        self._tensors(outputs)
         partner = outputs["matches0"][:count0]
         if not ((partner >= -1) & (partner < count1)).all():
             raise self._error(f"matches0 outside -1..{count1 - 1}")

@@ -87,7 +87,8 @@ class BuildConfig:
         warmup_iterations: forward passes before the handle is given out.
         threads: CPU threads of the runtime, 0 = the runtime's default.
         cuda_graph: capture the forward pass into a CUDA graph (CUDA devices only).
-        batch: images that an extractor takes at a time, 1..:data:`MAX_BATCH`.
+        batch: images that an extractor takes at a time, or pairs of sets a matcher,
+            1..:data:`MAX_BATCH`.
         options: further options by name, runtime-specific; part of the cache key.
     """
 
@@ -122,7 +123,8 @@ def expected_tensors(
         height, width: px.
         channels: C.
         max_keypoints: K.
-        batch: images at a time; more than one are a leading dimension of an extractor's tensors.
+        batch: images, or pairs of sets, at a time; more than one are a leading dimension of every
+            tensor.
     """
     k, d = max_keypoints, descriptor_dim
     several = (batch,) if batch > 1 else ()
@@ -140,14 +142,17 @@ def expected_tensors(
         inputs: list[TensorSpec] = []
         for side in "01":
             inputs += [
-                TensorSpec(f"keypoints{side}", (k, 2), "float32"),
-                TensorSpec(f"descriptors{side}", (k, d), "float32"),
-                TensorSpec(f"count{side}", (1,), "int32"),
-                TensorSpec(f"size{side}", (2,), "float32"),
+                TensorSpec(f"keypoints{side}", (*several, k, 2), "float32"),
+                TensorSpec(f"descriptors{side}", (*several, k, d), "float32"),
+                TensorSpec(f"count{side}", (*several, 1), "int32"),
+                TensorSpec(f"size{side}", (*several, 2), "float32"),
             ]
         return (
             tuple(inputs),
-            (TensorSpec("matches0", (k,), "int32"), TensorSpec("scores0", (k,), "float32")),
+            (
+                TensorSpec("matches0", (*several, k), "int32"),
+                TensorSpec("scores0", (*several, k), "float32"),
+            ),
         )
     return None
 

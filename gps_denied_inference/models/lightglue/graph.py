@@ -18,19 +18,28 @@ from gps_denied_inference.models.lightglue.options import (
     match_threshold,
     pruning,
 )
+from gps_denied_inference.models.lightglue.stacked import stacked
 from gps_denied_inference.runtimes.specs import BuildConfig, Model, TensorSpec
 
 _NETWORK_OUTPUTS = ("similarity", "matchability0", "matchability1")
 
 
 class _Set:
-    """One of the two feature sets: its inputs and what masks its padding."""
+    """One of the two feature sets: its inputs and what masks its padding.
 
-    def __init__(self, g: GraphBuilder, which: int, keypoints: int, dim: int) -> None:
-        self.keypoints = g.input(TensorSpec(f"keypoints{which}", (keypoints, 2), "float32"))
-        self.descriptors = g.input(TensorSpec(f"descriptors{which}", (keypoints, dim), "float32"))
-        self.count = g.input(TensorSpec(f"count{which}", (1,), "int32"))
-        self.size = g.input(TensorSpec(f"size{which}", (2,), "float32"))
+    ``several`` is the leading dimension of every tensor, (B,), or () for one pair at a time.
+    """
+
+    def __init__(
+        self, g: GraphBuilder, which: int, keypoints: int, dim: int, several: tuple[int, ...]
+    ) -> None:
+        def given(name: str, shape: tuple[int, ...], dtype: str) -> str:
+            return g.input(TensorSpec(f"{name}{which}", (*several, *shape), dtype))
+
+        self.keypoints = given("keypoints", (keypoints, 2), "float32")
+        self.descriptors = given("descriptors", (keypoints, dim), "float32")
+        self.count = given("count", (1,), "int32")
+        self.size = given("size", (2,), "float32")
         self.own = g.constant(np.arange(keypoints), np.int32)
         self.valid = g.op("Less", self.own, self.count)
         self.mask = g.op("Where", self.valid, g.constant(0.0), g.constant(MASKED))
@@ -50,31 +59,46 @@ def assemble_lightglue(
     layers = sum(value.name.startswith("state0_") for value in network.graph.output)
     prunes = pruning(config, can=layers > 0)
     g = GraphBuilder(model.name)
-    first, second = (_Set(g, i, keypoints, model.descriptor_dim) for i in (0, 1))
+    several = (config.batch,) if config.batch > 1 else ()
+    dim = model.descriptor_dim
+    first, second = (_Set(g, i, keypoints, dim, several) for i in (0, 1))
     if prunes:
         _pruned(g, network, layers, (first, second), keypoints, threshold)
         return g.build()
     inputs = []
     for one in (first, second):
-        inputs += [_centred(g, one), one.descriptors, one.mask]
+        points, descriptors, mask = _centred(g, one, several), one.descriptors, one.mask
+        if several:
+            descriptors = g.reshape(descriptors, (-1, dim))
+            mask = g.reshape(mask, (*several, 1, keypoints))
+        inputs += [points, descriptors, mask]
+    if several:
+        network = stacked(network, config.batch, keypoints)
     maps = g.graft(network, inputs, _NETWORK_OUTPUTS, half=config.precision == "fp16")
     similarity = maps["similarity"]
-    column, row = (keypoints, 1), (1, keypoints)
+    column, row = (*several, keypoints, 1), (*several, 1, keypoints)
     along_rows = g.op("Add", similarity, g.reshape(second.mask, row))
     along_columns = g.op("Add", similarity, g.reshape(first.mask, column))
-    score = _probability(g, along_rows, along_columns, maps)
-    kept, partner, best = _mutual_best(g, score, first, second, threshold)
-    _finish(g, keypoints, kept, partner, best)
+    score = _probability(g, along_rows, along_columns, maps, (column, row))
+    kept, partner, best = _mutual_best(g, score, first, second, threshold, several)
+    _finish(g, (*several, keypoints), kept, partner, best)
     return g.build()
 
 
-def _probability(g: GraphBuilder, along_rows: str, along_columns: str, maps: dict[str, str]) -> str:
+def _probability(
+    g: GraphBuilder,
+    along_rows: str,
+    along_columns: str,
+    maps: dict[str, str],
+    shapes: tuple[tuple[int, ...], tuple[int, ...]] = ((-1, 1), (1, -1)),
+) -> str:
     """How probable each pair is, from their similarity (masked for each way) and matchability."""
-    rows, columns = g.op("Softmax", along_rows, axis=1), g.op("Softmax", along_columns, axis=0)
+    rows, columns = g.op("Softmax", along_rows, axis=-1), g.op("Softmax", along_columns, axis=-2)
     score = g.op("Mul", rows, columns)
-    prospect0 = g.reshape(g.op("Sigmoid", maps["matchability0"]), (-1, 1))
-    prospect1 = g.reshape(g.op("Sigmoid", maps["matchability1"]), (1, -1))
-    return g.op("Mul", g.op("Mul", score, prospect0), prospect1)
+    for k, shape in enumerate(shapes):
+        prospect = g.reshape(g.op("Sigmoid", maps[f"matchability{k}"]), shape)
+        score = g.op("Mul", score, prospect)
+    return score
 
 
 def _pruned(
@@ -97,7 +121,7 @@ def _pruned(
         def head(value: str, end: str = end) -> str:
             return g.op("Slice", value, zero, end, zero)
 
-        feeds[f"points{k}"] = head(_centred(g, each))
+        feeds[f"points{k}"] = head(_centred(g, each, ()))
         feeds[f"descriptors{k}"] = head(each.descriptors)
         feeds[f"mask{k}"] = nothing
         rows.append(head(g.constant(np.arange(keypoints), np.int64)))
@@ -177,30 +201,38 @@ def _swaps_the_last_two(node: onnx.NodeProto) -> bool:
     return axes == [*rest[:-2], *reversed(rest[-2:])]
 
 
-def _centred(g: GraphBuilder, one: _Set) -> str:
+def _centred(g: GraphBuilder, one: _Set, several: tuple[int, ...]) -> str:
     """Keypoints centred on the image, longest half side = 1."""
     half = g.op("Mul", one.size, g.constant(0.5))
-    longest = g.op("ReduceMax", half, g.constant([0], np.int64), keepdims=1)
+    longest = g.op("ReduceMax", half, g.constant([-1], np.int64), keepdims=1)
+    if several:
+        half, longest = g.reshape(half, (*several, 1, 2)), g.reshape(longest, (*several, 1, 1))
     return g.op("Div", g.op("Sub", one.keypoints, half), longest)
 
 
 def _mutual_best(
-    g: GraphBuilder, score: str, first: _Set, second: _Set, threshold: float
+    g: GraphBuilder,
+    score: str,
+    first: _Set,
+    second: _Set,
+    threshold: float,
+    several: tuple[int, ...],
 ) -> tuple[str, str, str]:
-    """Which rows have a partner, who it is (int32), and with what score; each (K,)."""
-    best = g.op("ReduceMax", score, g.constant([1], np.int64), keepdims=0)
-    partner = g.cast(g.op("ArgMax", score, axis=1, keepdims=0), np.int32)
-    back = g.cast(g.op("ArgMax", score, axis=0, keepdims=0), np.int32)
-    mutual = g.op("Equal", g.op("Gather", back, partner, axis=0), first.own)
+    """Which rows have a partner, who it is (int32), and with what score; each (K,) or (B, K)."""
+    best = g.op("ReduceMax", score, g.constant([-1], np.int64), keepdims=0)
+    partner = g.cast(g.op("ArgMax", score, axis=-1, keepdims=0), np.int32)
+    back = g.cast(g.op("ArgMax", score, axis=-2, keepdims=0), np.int32)
+    look_up = "GatherElements" if several else "Gather"
+    mutual = g.op("Equal", g.op(look_up, back, partner, axis=len(several)), first.own)
     above = g.op("Greater", best, g.constant(threshold))
     exists = g.op("And", first.valid, g.op("Less", partner, second.count))
     return g.op("And", g.op("And", mutual, above), exists), partner, best
 
 
-def _finish(g: GraphBuilder, keypoints: int, kept: str, partner: str, best: str) -> None:
+def _finish(g: GraphBuilder, shape: tuple[int, ...], kept: str, partner: str, best: str) -> None:
     none = g.constant(-1, np.int32)
-    g.output(TensorSpec("matches0", (keypoints,), "int32"), g.op("Where", kept, partner, none))
+    g.output(TensorSpec("matches0", shape, "int32"), g.op("Where", kept, partner, none))
     g.output(
-        TensorSpec("scores0", (keypoints,), "float32"),
+        TensorSpec("scores0", shape, "float32"),
         g.op("Where", kept, best, g.constant(0.0)),
     )

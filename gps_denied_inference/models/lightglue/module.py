@@ -38,8 +38,23 @@ class LightGlueMatcher(nn.Module):
         self.max_keypoints = config.max_keypoints
         self.threshold = match_threshold(config)
         self.prunes = prunes
+        self.batch = config.batch
 
-    def forward(
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Match two sets, or several pairs of them (see ``runtimes.contract``).
+
+        Args:
+            inputs: keypoints, descriptors, count and size of the first set, and of the second.
+
+        Returns:
+            matches0 int32 (K,) and scores0 float32 (K,); (B, K) for several pairs.
+        """
+        if self.batch == 1:
+            return self._pair(*inputs)
+        answer: tuple[torch.Tensor, torch.Tensor] = torch.vmap(self._pair)(*inputs)
+        return answer
+
+    def _pair(
         self,
         keypoints0: torch.Tensor,
         descriptors0: torch.Tensor,
@@ -50,7 +65,7 @@ class LightGlueMatcher(nn.Module):
         count1: torch.Tensor,
         size1: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Match two sets (see ``runtimes.contract``): matches0 int32 (K,), scores0 float32 (K,)."""
+        """Match one pair of sets."""
         kind = self.network.assignment.final_proj.weight.dtype
         points = (_centred(keypoints0, size0), _centred(keypoints1, size1))
         descriptors = (descriptors0.to(kind), descriptors1.to(kind))

@@ -19,7 +19,8 @@ def pruning(config: BuildConfig, *, can: bool) -> bool:
 
     ``auto`` (default) prunes on a CPU, where it more than halves the time, and not on a GPU, where
     it takes the static shapes that CUDA graphs and TensorRT need; the authors' code also prunes up
-    to 1536 keypoints only on a CPU.
+    to 1536 keypoints only on a CPU. Several pairs at a time are not pruned: each would keep another
+    number of keypoints.
 
     Args:
         config: the engine's.
@@ -31,11 +32,15 @@ def pruning(config: BuildConfig, *, can: bool) -> bool:
     text = config.options.get("pruning", "auto")
     if text not in ("auto", "on", "off"):
         raise InvalidParameterError("pruning", text, "'auto', 'on' or 'off'")
-    on_cpu = config.device == "cpu"
-    if text == "on" and not (can and on_cpu):
-        why = "on a GPU shapes are static" if can else "this network was not trained for it"
+    free = config.device == "cpu" and config.batch == 1
+    if text == "on" and not (can and free):
+        why = (
+            "on a GPU shapes are static, and for several pairs at a time"
+            if can
+            else "this network was not trained for it"
+        )
         raise InvalidParameterError("pruning", text, f"'auto' or 'off': {why}")
-    return can and on_cpu and text != "off"
+    return can and free and text != "off"
 
 
 def match_threshold(config: BuildConfig) -> float:

@@ -18,7 +18,7 @@ from gps_denied_inference.pipeline.localization.placing import (
     Pairing,
     Place,
     Sight,
-    pair,
+    pair_all,
     places,
     uncovered,
 )
@@ -26,7 +26,7 @@ from gps_denied_inference.pipeline.localization.plan import Assumption, Optics, 
 from gps_denied_inference.pipeline.localization.similarity import Bounds
 from gps_denied_inference.pipeline.localization.tiles import TileSource
 from gps_denied_inference.pipeline.localization.view import Image, Points, view_from_above
-from gps_denied_inference.pipeline.matcher import Matcher
+from gps_denied_inference.pipeline.matcher import SeveralMatcher
 from gps_denied_inference.pipeline.rotations import ExtractorLike
 
 ALIGNED_TURN = math.radians(4.0)
@@ -35,8 +35,8 @@ ALIGNED_SCALE = 1.06
 SECOND_LOOK = Bounds(1.0 / 1.25, 1.25, math.radians(20.0))
 """Of the similarity once a view was made for its place."""
 STAGES = ("view", "extract", "candidates", "vote", "match", "solve")
-AT_ONCE = 4
-"""Pairs that are matched before it is asked whether that is enough."""
+PAIRS_AT_ONCE = 4
+"""Pairs that a matcher is to take at a time where that saves time."""
 NEAREST = 9
 """Tiles around a place: half-overlapping ones that the frame may lie on."""
 
@@ -56,7 +56,7 @@ class Tools:
 
     source: TileSource
     extractor: ExtractorLike
-    matcher: Matcher
+    matcher: SeveralMatcher
     size: tuple[int, int]
     describe: sieve.Describe | None
     threads: int
@@ -109,14 +109,12 @@ class Hunt:
         with self._timed("vote"):
             tiles = (self._tools.source.load(int(id)) for id in ids)
             chosen = sieve.shortlist(sights, tiles, matched, self._tools.threads)
-        for start in range(0, len(chosen), AT_ONCE):
+        for start in range(0, len(chosen), PAIRS_AT_ONCE):
             if start and enough(self.places()):
                 break
             with self._timed("match"):
-                self.pairings += [
-                    pair(sight, tile, self._tools.matcher)
-                    for sight, tile in chosen[start : start + AT_ONCE]
-                ]
+                now = chosen[start : start + PAIRS_AT_ONCE]
+                self.pairings += pair_all(now, self._tools.matcher)
         return len(chosen)
 
     def places(self) -> list[Place]:
@@ -151,7 +149,7 @@ class Hunt:
         with self._timed("match"):
             tiles = [source.load(id) for id in near if id not in matched]
             tiles = [tile for tile in tiles if not uncovered(place, tile)][:most]
-            self.pairings += [pair(sight, tile, self._tools.matcher) for tile in tiles]
+            self.pairings += pair_all([(sight, tile) for tile in tiles], self._tools.matcher)
 
     def _see(self, assumed: Assumption, bounds: Bounds) -> Sight:
         info = self._tools.source.info

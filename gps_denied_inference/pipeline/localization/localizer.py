@@ -20,7 +20,7 @@ from gps_denied_inference.pipeline.localization.prior import Prior
 from gps_denied_inference.pipeline.localization.solve import judge
 from gps_denied_inference.pipeline.localization.tiles import TileSource
 from gps_denied_inference.pipeline.localization.view import Image
-from gps_denied_inference.pipeline.matcher import Matcher
+from gps_denied_inference.pipeline.matcher import SeveralMatcher
 from gps_denied_inference.pipeline.rotations import ExtractorLike
 
 LEAST_FEATURES = 20
@@ -69,7 +69,7 @@ class FrameLocalizer:
         self,
         source: TileSource,
         extractor: ExtractorLike,
-        matcher: Matcher,
+        matcher: SeveralMatcher,
         size: tuple[int, int],
         describe: Describe | None = None,
         search: Search | None = None,

@@ -20,7 +20,7 @@ from gps_denied_inference.pipeline.localization.similarity import (
 )
 from gps_denied_inference.pipeline.localization.tiles import Tile, ground_points
 from gps_denied_inference.pipeline.localization.view import Points, View
-from gps_denied_inference.pipeline.matcher import Matcher
+from gps_denied_inference.pipeline.matcher import Matches, SeveralMatcher
 
 THRESHOLD_PX = 4.0
 """px of the tile: greatest residual of an inlier. Relief and a camera that is not quite upright
@@ -140,9 +140,15 @@ class Place:
         return np.asarray(self.sight.features.keypoints[self.indices], np.float64)
 
 
-def pair(sight: Sight, tile: Tile, matcher: Matcher) -> Pairing:
-    """Match a view with a tile and look for the similarity that most pairs agree with."""
-    matches = matcher.match(sight.features, tile.features)
+def pair_all(views: Sequence[tuple[Sight, Tile]], matcher: SeveralMatcher) -> list[Pairing]:
+    """Match views with tiles, each looking for the similarity that most of its pairs agree with."""
+    several = matcher.match_several([(sight.features, tile.features) for sight, tile in views])
+    return [
+        _paired(sight, tile, matches) for (sight, tile), matches in zip(views, several, strict=True)
+    ]
+
+
+def _paired(sight: Sight, tile: Tile, matches: Matches) -> Pairing:
     ground = ground_points(tile, matches.reference_points)
     partners = ground[:, 0] + 1j * ground[:, 1]
     indices = matches.query_indices.astype(np.int64)

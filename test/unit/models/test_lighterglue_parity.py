@@ -20,6 +20,7 @@ import pytest
 from gps_denied_inference.errors import InvalidParameterError, ModelMismatchError
 from gps_denied_inference.models import zoo
 from gps_denied_inference.models.lightglue.graph import shared_products
+from gps_denied_inference.models.lightglue.stacked import stacked
 from gps_denied_inference.models.registry import load_module
 from gps_denied_inference.models.specialise import read_graph, specialised_graph
 from gps_denied_inference.runtimes.contract import BuildConfig, Model
@@ -72,7 +73,7 @@ def authors_matcher(authors: ModuleType, pruning: str) -> Callable[..., Pairs]:
 
 @pytest.fixture(scope="module")
 def graph(pruning: str) -> onnxruntime.InferenceSession:
-    config = BuildConfig(max_keypoints=KEYPOINTS, options={"pruning": pruning})
+    config = BuildConfig(max_keypoints=KEYPOINTS, options={"pruning": "on"})
     content = specialised_graph(zoo.resolve("lighterglue"), config).SerializeToString()
     return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
@@ -100,7 +101,7 @@ def test_torch_and_graph_match_what_the_authors_match(
 ) -> None:
     import torch
 
-    config = BuildConfig(max_keypoints=KEYPOINTS, options={"pruning": pruning})
+    config = BuildConfig(max_keypoints=KEYPOINTS, options={"pruning": "on"})
     module = load_module(published("lighterglue"), config)
     found = 0
     for names in sources(shared_data, group):
@@ -153,7 +154,7 @@ def test_empty_sets_have_no_matches(
     counts: tuple[int, int],
 ) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    config = BuildConfig(max_keypoints=KEYPOINTS, options={"pruning": pruning})
+    config = BuildConfig(max_keypoints=KEYPOINTS, options={"pruning": "on"})
     module = load_module(published("lighterglue"), config)
     unit = np.eye(9, 64)
     inputs = []
@@ -213,7 +214,7 @@ def test_what_a_cpu_multiplies_once_is_the_same_network() -> None:
 def test_a_gpu_keeps_both_products_and_a_pruning_cpu_one() -> None:
     counts = {}
     for pruning in ("off", "on"):
-        config = BuildConfig(options={"pruning": pruning})
+        config = BuildConfig(options={"pruning": "on"})
         graph = specialised_graph(zoo.resolve("lighterglue"), config).graph
         counts[pruning] = sum(node.op_type == "MatMul" for node in graph.node)
     assert counts["off"] - counts["on"] == 6
@@ -241,3 +242,16 @@ def test_weights_of_the_extractor_are_refused(published: Callable[[str], Model])
     assert extractor is not None
     with pytest.raises(ModelMismatchError, match="another network"):
         load_module(zoo.resolve("lighterglue", weights=extractor), BuildConfig())
+
+
+def test_several_pairs_are_not_pruned() -> None:
+    model = zoo.resolve("lighterglue")
+    with pytest.raises(InvalidParameterError, match=r"pruning.*several pairs"):
+        specialised_graph(model, BuildConfig(batch=2, options={"pruning": "on"}))
+    graph = specialised_graph(model, BuildConfig(batch=2)).graph
+    assert not any(node.op_type == "Compress" for node in graph.node)
+
+
+def test_a_network_of_another_kind_takes_no_several_pairs() -> None:
+    with pytest.raises(ModelMismatchError, match="no several pairs"):
+        stacked(read_graph(zoo.resolve("xfeat")), 2, KEYPOINTS)

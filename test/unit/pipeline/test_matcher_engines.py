@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -24,8 +26,8 @@ def load(tmp_path_factory):
     runtime = create_runtime("onnxruntime", cache=EngineCache(tmp_path_factory.mktemp("engines")))
     handles = []
 
-    def load(name, max_keypoints):
-        config = BuildConfig(max_keypoints=max_keypoints, warmup_iterations=1, threads=2)
+    def load(name, max_keypoints, **changes):
+        config = BuildConfig(max_keypoints=max_keypoints, warmup_iterations=1, threads=2, **changes)
         handle = runtime.deserialize_engine(runtime.compile_engine(zoo.resolve(name), config))
         handles.append(handle)
         return runtime, handle
@@ -86,6 +88,33 @@ def test_lighterglue_finds_the_true_motion(load, flight):
     model = verify(matches, "homography", 3.0)
     assert model is not None
     assert model.inliers[right].mean() > 0.9
+
+
+def test_several_pairs_are_matched_as_each_alone(load, flight):
+    """More pairs than the engine takes at a time, sets of other lengths, one of them empty."""
+    _, (first, second, third) = flight
+    few, none = (
+        dataclasses.replace(
+            first, keypoints=first.keypoints[:n], scores=first.scores[:n],
+            descriptors=first.descriptors[:n],
+        )
+        for n in (150, 0)
+    )  # fmt: skip
+    chosen = [(second, first), (first, third), (none, first), (few, second), (third, second)]
+    unpruned = {"options": {"pruning": "off"}}
+    alone = EngineMatcher(*load("lighterglue", 400, **unpruned))
+    several = EngineMatcher(*load("lighterglue", 400, batch=3, **unpruned))
+    assert (alone.batch, several.batch) == (1, 3)
+    for matcher in (alone, several):
+        found = matcher.match_several(chosen)
+        for (query, reference), got in zip(chosen, found, strict=True):
+            wanted = alone.match(query, reference)
+            assert pairs(got) == pairs(wanted)
+            np.testing.assert_allclose(got.scores, wanted.scores, atol=1e-3)
+            np.testing.assert_array_equal(got.query_points, wanted.query_points)
+        assert [each.count > 30 for each in found] == [True, True, False, True, True]
+    assert several.match_several([]) == []
+    assert pairs(several.match(second, first)) == pairs(alone.match(second, first))
 
 
 def test_tracks_run_on_a_matcher_engine(load, flight):

@@ -25,9 +25,11 @@ def unpruned(case: Case, model: Model) -> dict[str, str]:
     return {**case.config.options, **({"pruning": "off"} if prunes else {})}
 
 
-def answer(runtime: InferenceRuntime, case: Case, model: Model, *questions: Arrays) -> list[Arrays]:
+def answer(
+    runtime: InferenceRuntime, case: Case, model: Model, *questions: Arrays, batch: int = 1
+) -> list[Arrays]:
     # GPUs never prune: compared is the whole network.
-    config = replace(case.config, options=unpruned(case, model))
+    config = replace(case.config, options=unpruned(case, model), batch=batch)
     handle = runtime.deserialize_engine(runtime.compile_engine(model, config))
     found = [runtime.infer(handle, question) for question in questions]
     runtime.release_engine(handle)
@@ -76,3 +78,43 @@ def test_finds_what_the_reference_finds(
     wanted = pairs_of(reference["matches0"])
     least = 0.98 if case.config.precision == "fp32" else 0.95
     assert len(found & wanted) >= least * len(found | wanted)
+
+
+def several(inputs: Arrays) -> list[Arrays]:
+    """Pairs of sets that have little in common: as given, swapped, cut short, and empty."""
+    sides = [(name[:-1], name[-1]) for name in inputs]
+    swapped = {name + side: inputs[name + "10"[int(side)]] for name, side in sides}
+    short = {**inputs, "count1": np.array([60], np.int32)}
+    larger = {**inputs, "size0": inputs["size0"] * 2, "keypoints0": inputs["keypoints0"] * 2}
+    empty = {**inputs, "count0": np.array([0], np.int32)}
+    return [inputs, swapped, short, larger, empty]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_each_pair_of_several_is_answered_as_alone(
+    case: Case, inputs: Arrays, tmp_path: Path
+) -> None:
+    reason = case.missing()
+    if reason:
+        pytest.skip(f"{case.name}: {reason}")
+    model = network("lighterglue", case)
+    runtime = create_runtime(case.runtime, cache=EngineCache(tmp_path), **case.options())
+    pairs = several(inputs)
+    if case.why_no_run():
+        config = replace(case.config, options=unpruned(case, model), batch=len(pairs))
+        entry = runtime.compile_engine(model, config)
+        assert entry.manifest.outputs[0].shape == (len(pairs), K)
+        return
+    together = {name: np.stack([pair[name] for pair in pairs]) for name in inputs}
+    (answers,) = answer(runtime, case, model, together, batch=len(pairs))
+    assert answers["matches0"].shape == answers["scores0"].shape == (len(pairs), K)
+    assert len(pairs_of(answers["matches0"][0])) > 50
+    for place, alone in enumerate(answer(runtime, case, model, *pairs)):
+        count = int(pairs[place]["count0"][0])
+        wanted, got = (pairs_of(a[:count]) for a in (alone["matches0"], answers["matches0"][place]))
+        if case.config.precision == "fp32":
+            assert got == wanted
+            scores = answers["scores0"][place][:count], alone["scores0"][:count]
+            np.testing.assert_allclose(*scores, atol=1e-3)
+        else:
+            assert len(got & wanted) >= 0.95 * len(got | wanted)

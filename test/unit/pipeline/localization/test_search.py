@@ -18,7 +18,7 @@ from gps_denied_inference.pipeline.localization.acceptance import (
     refusal,
 )
 from gps_denied_inference.pipeline.localization.localizer import FrameLocalizer
-from gps_denied_inference.pipeline.localization.placing import Pairs, Sight, pair, places
+from gps_denied_inference.pipeline.localization.placing import Pairs, Sight, pair_all, places
 from gps_denied_inference.pipeline.localization.plan import Optics, plan
 from gps_denied_inference.pipeline.localization.prior import Prior
 from gps_denied_inference.pipeline.localization.similarity import Bounds
@@ -213,7 +213,7 @@ class _Source:
 
 
 def found(world, sight, tiles=None):
-    pairings = [pair(sight, tile, MATCHER) for tile in tiles or world.tiles]
+    pairings = pair_all([(sight, tile) for tile in tiles or world.tiles], MATCHER)
     return places(pairings), len(pairings)
 
 
