@@ -38,6 +38,7 @@ from gps_denied_inference.pipeline.localization.plan import UNKNOWN_TILT
 from gps_denied_inference.pipeline.localization.prior import Prior
 from gps_denied_inference.pipeline.slot import NewestSlot
 from gps_denied_inference.runtimes.contract import Progress
+from gps_denied_inference.runtimes.memory import give_back_freed
 from gps_denied_inference.runtimes.serial_thread import SerialThread
 from gps_denied_inference.session import FrameResult
 from gps_denied_inference.settings import Settings
@@ -46,6 +47,8 @@ NICENESS = 10
 """Of the searching thread: what computes features and tracks goes first."""
 MOST_TRACKS = 400
 """Tracks of a frame that tell its motion at most."""
+MEMORY_PERIOD = 10.0
+"""s after which what searches took and freed goes back to the system."""
 LOG_PERIOD = 5.0
 """s between two lines on the same failure."""
 
@@ -116,7 +119,13 @@ class Localization:
         stamp_ns = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
         optics = optics_of(image, camera)
         course = self._course_for(optics.camera, width_of(optics))
+        restarts = course.restarts
         estimate, _, seconds = course.moved(_seen(result, stamp_ns, optics.camera))
+        if course.restarts > restarts and self._may_log("stamps"):
+            self._logger.warning(
+                "the stamps of the frames went back: the position is searched anew; is the "
+                "camera's clock set, or do two publishers send on its topic?"
+            )
         if estimate.state == "located" and not math.isnan(seconds):
             prior = self._priors.at(stamp_ns)
             placed = self._placed(estimate, prior)
@@ -189,8 +198,12 @@ class Localization:
     def _run(self) -> None:
         with contextlib.suppress(OSError, AttributeError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        given_back = time.monotonic()
         while (frame := self._slot.take()) is not None:
             self._searched = frame
+            if time.monotonic() - given_back >= MEMORY_PERIOD:
+                give_back_freed()
+                given_back = time.monotonic()
             try:
                 self._search(frame)
             except GpsDeniedInferenceError as error:
@@ -264,9 +277,7 @@ class Localization:
         if self._locator is None:
             return  # left: nobody waits for it any more
         self._frames += 1
-        now = time.monotonic()
-        if now - self._logged.get(kind, -LOG_PERIOD) >= LOG_PERIOD:
-            self._logged[kind] = now
+        if self._may_log(kind):
             self._logger.error(f"localization failed ({kind}): {line}")
         if self._publishers is not None:
             self._publishers.status(
@@ -282,6 +293,14 @@ class Localization:
                 map=self._locator.store.path.name,
                 map_sha256=self._locator.store.sha256,
             )
+
+    def _may_log(self, kind: str) -> bool:
+        """Return whether a line of a kind is due, and note that it is written now."""
+        now = time.monotonic()
+        due = now - self._logged.get(kind, -LOG_PERIOD) >= LOG_PERIOD
+        if due:
+            self._logged[kind] = now
+        return due
 
     @property
     def _mounted(self) -> npt.NDArray[np.float64]:

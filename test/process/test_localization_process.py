@@ -139,6 +139,32 @@ def test_priors_that_are_wrong_missing_late_or_stop_do_not_mislead(tmp_path: Pat
         assert process.wait_for_exit(10) == 0, process.output
 
 
+@pytest.mark.slow
+@pytest.mark.alone
+def test_a_clock_that_is_set_ahead_and_back_costs_the_position_for_seconds(tmp_path: Path) -> None:
+    with localizing(tmp_path) as (process, heard):
+        driver = heard.driver
+        assert driver.configure(300.0), process.output
+        assert driver.activate()
+        states = [heard.step().state for _ in range(8)]
+        assert states[-1] == LocalizationStatus.STATE_LOCALIZED
+        heard.ahead = 3600.0
+        for _ in range(3):
+            heard.step()
+        heard.ahead, resets, fixes = 0.0, heard.status[-1].reset_counter, len(heard.fixes)
+        states = [heard.step().state for _ in range(8)]
+        assert "the stamps of the frames went back" in process.output
+        assert states[-1] == LocalizationStatus.STATE_LOCALIZED, heard.status[-1]
+        assert len(heard.fixes) > fixes
+        assert heard.status[-1].reset_counter >= resets
+        odometry = len(heard.odometry)
+        heard.step()
+        driver.wait_until(lambda: len(heard.odometry) > odometry, "odometry")
+        assert max(heard.errors()) < 20 * GROUND_SAMPLE
+        assert driver.shutdown()
+        assert process.wait_for_exit(10) == 0, process.output
+
+
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [

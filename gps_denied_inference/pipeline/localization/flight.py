@@ -127,6 +127,11 @@ class FlightFilter:
         ]
         self._settle()
 
+    def restart(self) -> None:
+        """Forget where the flight is: it may be anywhere. A place found anew is a reset."""
+        self._resets += self._located
+        self._hypotheses, self._located, self._missed = [], False, 0
+
     def update(self, attempt: Attempt) -> None:
         """Weigh what the search of the newest frame gave."""
         places = list(attempt.places)

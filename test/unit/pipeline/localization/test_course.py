@@ -82,6 +82,69 @@ def test_frames_that_are_not_newer_are_passed_over() -> None:
     assert seconds == pytest.approx(0.1)
 
 
+def later(index: int, seconds: int = 0, ids: int = 0) -> Seen:
+    """Return what is seen at a frame three hours on, by a clock that is some s beside the time."""
+    true = seen(index)
+    stamp_ns = true.stamp_ns + (10_800 + seconds) * 1_000_000_000
+    return Seen.of(stamp_ns, true.ids + np.uint64(ids), true.points)
+
+
+def located_with(course: Course, first: int, ids: int = 0) -> None:
+    """Fly nine frames and find three of them; the flight is located then, and where it is."""
+    for k in range(first, first + 8):
+        course.moved(later(k, ids=ids))
+    for k in (first + 2, first + 4, first + 6):
+        course.search_from(later(k).stamp_ns, Prior())
+        estimate = course.found(place(2j * k))
+    assert estimate.state == "located"
+    now, motion, step = course.moved(later(first + 8, ids=ids))
+    assert now.state == "located"
+    assert now.at == pytest.approx(2j * (first + 8), abs=1.5)
+    assert motion is not None
+    assert step == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("jump", [3600, -3600])
+def test_a_flight_is_found_again_at_once_after_stamps_that_jumped(jump: int) -> None:
+    """An hour ahead and back, or an hour behind and back: neither costs an hour."""
+    course = Course(WIDTH)
+    located_with(course, 0)
+    for k in range(9, 12):
+        estimate, _, _ = course.moved(later(k, jump, ids=1000))
+        assert estimate.state == "lost"
+    located_with(course, 12, ids=2000)
+
+
+def test_stamps_that_begin_again_are_a_reset_of_the_position() -> None:
+    course = Course(WIDTH)
+    located_with(course, 0)
+    before, _, _ = course.moved(later(9))
+    after, _, seconds = course.moved(seen(1))
+    assert (before.state, after.state, seconds) == ("located", "lost", 0.0)
+    assert after.resets == before.resets + 1
+
+
+def test_a_search_of_a_frame_from_before_says_nothing_of_the_new_flight() -> None:
+    course = Course(WIDTH)
+    located_with(course, 0)
+    course.search_from(later(8).stamp_ns, Prior())
+    course.moved(seen(1))
+    assert course.found(place(16j)).hypotheses == 0
+    base = Prior(height=100.0, height_sigma=5.0)
+    assert course.search_from(later(8).stamp_ns, base) is base
+    assert course.found(place(16j)).hypotheses == 0
+    course.search_from(seen(1).stamp_ns, base)
+    assert course.found(place(2j)).hypotheses == 1
+
+
+def test_one_late_frame_costs_no_flight() -> None:
+    course = Course(WIDTH)
+    located_with(course, 0)
+    late, _, seconds = course.moved(later(7))
+    assert late.state == "located"
+    assert math.isnan(seconds)
+
+
 def test_motion_is_that_of_the_shared_tracks() -> None:
     before, now = seen(0), seen(1)
     half = Seen.of(now.stamp_ns, now.ids[::2], now.points[::2])
