@@ -1,7 +1,7 @@
 # make demo                                    a simulated flight through the real node, and one over a map
 # make demo SOURCE=FLIGHT                       your own folder of images, video or rosbag2; out/demo/
 # make test [ARGS="-k lifecycle"]               every test that this machine can run
-# make fuzz MINUTES=60                         hostile inputs, so long for each kind of input
+# make fuzz MINUTES=60                         hostile inputs, so long (or INPUTS=1000000) for each kind
 # make soak HOURS=1                             real processes, a fault every 20 s (or MINUTES=10); out/soak/
 # make licences [AUDIT=all.zip]                 licences of all that is installed; AUDIT: osv.dev's list
 # make lint                                     ruff, mypy and the rules of imports
@@ -41,7 +41,7 @@ test:
 
 fuzz:
 	@tools/bootstrap test
-	@GDI_FUZZ_MINUTES=$(MINUTES) GDI_FUZZ_EXAMPLES=2000 $(RUN) python -m pytest -q -s test/unit/fuzz test/node/test_fuzz_lifecycle.py $(ARGS)
+	@GDI_FUZZ_MINUTES=$(if $(INPUTS),0,$(MINUTES)) GDI_FUZZ_INPUTS=$(or $(INPUTS),0) $(RUN) python -m pytest -q -s test/unit/fuzz test/node/test_fuzz_lifecycle.py $(ARGS)
 
 soak: export PYTHONPATH := test/support:test/unit/autopilot:test/process:$(PYTHONPATH)
 soak:

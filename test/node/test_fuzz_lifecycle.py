@@ -1,19 +1,21 @@
-"""Any row of transitions, frames and parameters leaves a node that answers and counts right.
-
-``GDI_FUZZ_EXAMPLES=2000`` flies that many rows.
-"""
+"""Any row of transitions, frames and parameters leaves a node that answers and counts right."""
 
 from __future__ import annotations
 
-import os
 import tempfile
 from typing import Any
 
 import numpy as np
 import pytest
+from fuzzing import LONG, Fuzzer
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2: rclpy is not installed here")
 
@@ -24,6 +26,9 @@ from sensor_msgs.msg import Image  # noqa: E402
 from gps_denied_inference.node.node import InferenceNode  # noqa: E402
 from gps_denied_inference.node.rclpy_compat import RCLError, lifecycle_state  # noqa: E402
 
+STEPS = 25
+"""Of a row; each is an input."""
+FUZZER = Fuzzer("test_any_row_of_transitions_frames_and_parameters")
 LEADS = {
     ("configure", 1): 2, ("activate", 2): 3, ("deactivate", 3): 2, ("cleanup", 2): 1,
 }  # fmt: skip
@@ -49,6 +54,7 @@ class Flight(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(("configure", "activate", "deactivate", "cleanup")))
     def transition(self, name: str) -> None:
+        FUZZER.count += 1
         wanted = LEADS.get((name, self.state))
         try:
             result = getattr(self.node, f"trigger_{name}")()
@@ -65,6 +71,7 @@ class Flight(RuleBasedStateMachine):
         short=st.booleans(),
     )  # fmt: skip
     def frame(self, height: int, width: int, step: int, encoding: str, short: bool) -> None:
+        FUZZER.count += 1
         worker = self.node._worker
         if worker is None:
             return
@@ -82,6 +89,7 @@ class Flight(RuleBasedStateMachine):
                         st.booleans()),
     )  # fmt: skip
     def parameter(self, name: str, value: Any) -> None:
+        FUZZER.count += 1
         if name == "no_such_parameter" or (name == "infer_timeout" and value in (True, False)):
             return
         if name in ("max_keypoints", "task") and self.state == 1:
@@ -104,8 +112,18 @@ class Flight(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-Flight.TestCase.settings = settings(
-    max_examples=int(os.environ.get("GDI_FUZZ_EXAMPLES", "10")), stateful_step_count=25,
-    deadline=None, database=None, suppress_health_check=list(HealthCheck),
-)  # fmt: skip
-TestFlight = Flight.TestCase
+def test_any_row_of_transitions_frames_and_parameters() -> None:
+    def play(rows: int) -> None:
+        run_state_machine_as_test(
+            Flight,
+            settings=settings(
+                max_examples=rows, stateful_step_count=STEPS, deadline=None, database=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )  # fmt: skip
+
+    if LONG:  # millions of lines would hide the one that counts
+        for logger in ("inference_node", "rcl_lifecycle"):
+            rclpy.logging.set_logger_level(logger, rclpy.logging.LoggingSeverity.FATAL)
+    FUZZER.run(play, 10, STEPS)
+    assert FUZZER.count >= 10

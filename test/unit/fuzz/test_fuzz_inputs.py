@@ -1,12 +1,11 @@
 """Whatever comes from outside is taken or refused by this package's own errors.
 
-Each target gets good inputs, mutated. A run here takes seconds; ``make fuzz MINUTES=60`` goes on
-for that long with each target, with another seed each time, and prints how many inputs it tried.
+Each target gets good inputs, mutated. A run here takes seconds; ``make fuzz`` goes on for long with
+each target, with another seed each time, and prints how many inputs it tried.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import struct
@@ -19,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from fuzzing import Fuzzer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -38,7 +38,6 @@ from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.runtimes import create_runtime
 from gps_denied_inference.runtimes.specs import BuildConfig
 
-SECONDS = 60.0 * float(os.environ.get("GDI_FUZZ_MINUTES", "0"))
 SPECIAL = (0, 1, 0x7F, 0x80, 0xFF)
 
 
@@ -67,11 +66,10 @@ def mutated(draw: Any, seeds: tuple[bytes, ...]) -> bytes:
 
 def fuzz(strategy: Any, target: Callable[[Any], None], examples: int = 300) -> None:
     """Give ``target`` many inputs; it may raise nothing but this package's own errors."""
-    count = 0
+    fuzzer = Fuzzer(target.__qualname__.split(".", 1)[0])
 
     def tried(value: Any) -> None:
-        nonlocal count
-        count += 1
+        fuzzer.count += 1
         try:
             target(value)
         except GpsDeniedInferenceError as error:
@@ -81,17 +79,15 @@ def fuzz(strategy: Any, target: Callable[[Any], None], examples: int = 300) -> N
         assert line
         assert "\n" not in line
 
-    end = time.monotonic() + SECONDS
-    quick = settings(
-        max_examples=2_000 if SECONDS else examples, deadline=None, database=None,
-        suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
-    while True:
+    def play(count: int) -> None:
+        quick = settings(
+            max_examples=count, deadline=None, database=None,
+            suppress_health_check=list(HealthCheck),
+        )  # fmt: skip
         quick(given(strategy)(tried))()
-        if time.monotonic() >= end:
-            break
-    print(f"{count} inputs")
-    assert count >= examples / 2
+
+    fuzzer.run(play, examples)
+    assert fuzzer.count >= examples / 2
 
 
 def pictures() -> tuple[bytes, ...]:
