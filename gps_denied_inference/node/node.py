@@ -115,6 +115,7 @@ class InferenceNode(ManagedNode):
         self._say("checking parameters", 0.0)
         try:
             self._configure()
+            give_back_freed()
         except BaseException as error:  # noqa: BLE001 - a library may raise anything
             self._release()
             failure = f"configure failed: {described(error)}"

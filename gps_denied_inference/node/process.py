@@ -15,6 +15,7 @@ from rclpy.signals import SignalHandlerOptions
 from gps_denied_inference.errors import GpsDeniedInferenceError
 from gps_denied_inference.node.managed import ManagedNode
 from gps_denied_inference.node.node import InferenceNode
+from gps_denied_inference.node.rclpy_compat import RCLError
 from gps_denied_inference.node.spinning import NodeExecutor
 from gps_denied_inference.node.transitions import described
 
@@ -46,11 +47,12 @@ def main(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     # rclpy's own handlers would end the context before the node could give anything back.
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = node_class()
-    except GpsDeniedInferenceError as error:  # a quality of service that cannot be
-        rclpy.logging.get_logger("inference_node").fatal(described(error))
+    except (GpsDeniedInferenceError, RCLError) as error:
+        # A quality of service that cannot be; security that was asked for and cannot be had.
+        rclpy.logging.get_logger("inference_node").fatal(f"cannot start: {described(error)}")
         rclpy.try_shutdown()
         return 1
     executor = NodeExecutor(EXECUTOR_THREADS)

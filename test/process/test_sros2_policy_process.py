@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -133,3 +134,32 @@ def test_the_policy_is_autostart_s_graph(tmp_path: Path) -> None:
                 process.kill()
     finally:
         client.close()
+
+
+@pytest.mark.parametrize("keys", ["", "identity_ca.cert.pem"])
+def test_a_node_that_is_to_enforce_security_and_cannot_does_not_start(
+    tmp_path: Path, keys: str
+) -> None:
+    """No keys, or keys that are none: one line and exit code 1, never a node that everybody hears.
+
+    With keys, ROS 2 as wheels ends here too: its Fast DDS is built without security.
+    """
+    enclave = tmp_path / "enclaves" / "inference"
+    enclave.mkdir(parents=True)
+    if keys:
+        for name in (keys, "cert.pem", "key.pem", "permissions_ca.cert.pem", "governance.p7s",
+                     "permissions.p7s"):  # fmt: skip
+            (enclave / name).write_text("no key\n")
+    environment = {
+        "ROS_SECURITY_ENABLE": "true", "ROS_SECURITY_STRATEGY": "Enforce",
+        "ROS_SECURITY_KEYSTORE": str(tmp_path), "ROS_LOG_DIR": str(tmp_path / "log"),
+    }  # fmt: skip
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "inference_node"),
+         "--ros-args", "--enclave", "/inference"],
+        env={**os.environ, **environment}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    output = ended.stdout + ended.stderr
+    assert ended.returncode == 1, output
+    assert "cannot start: " in output
+    assert "Traceback" not in output

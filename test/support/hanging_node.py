@@ -19,6 +19,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gps_denied_inference.runtimes.memory import keep_to_one_arena
+
+if __name__ == "__main__":
+    keep_to_one_arena()  # before any library begins a thread, as scripts/inference_node does
+
 import numpy as np
 
 COMMAND = Path(os.environ["GDI_FAULT"])
