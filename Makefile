@@ -41,7 +41,7 @@ test:
 
 fuzz:
 	@tools/bootstrap test
-	@GDI_FUZZ_MINUTES=$(if $(INPUTS),0,$(MINUTES)) GDI_FUZZ_INPUTS=$(or $(INPUTS),0) $(RUN) python -m pytest -q -s test/unit/fuzz test/node/test_fuzz_lifecycle.py $(ARGS)
+	@OPENCV_LOG_LEVEL=OFF GDI_FUZZ_MINUTES=$(if $(INPUTS),0,$(MINUTES)) GDI_FUZZ_INPUTS=$(or $(INPUTS),0) $(RUN) python -m pytest -q -s test/unit/fuzz test/node/test_fuzz_lifecycle.py $(ARGS)
 
 soak: export PYTHONPATH := test/support:test/unit/autopilot:test/process:$(PYTHONPATH)
 soak:
