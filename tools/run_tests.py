@@ -16,6 +16,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 
 NO_TESTS = 5  # pytest's exit status where nothing was selected
@@ -75,10 +76,13 @@ def main(arguments: list[str]) -> int:
         return subprocess.call([sys.executable, "-m", "pytest", *chosen, *arguments])
     workers = int(os.environ.get("GDI_TEST_WORKERS") or (os.cpu_count() or 1) + 1)
     side_by_side = ["-n", str(workers), "--dist", "worksteal"] if workers else []
-    # One thread per process: the processes share the processors between them.
-    crowded = {"OMP_NUM_THREADS": "1", **os.environ}
-    first, total = run(["-m", "not alone", *side_by_side, *arguments], crowded)
-    second, rest = run(["-m", "alone", *arguments], dict(os.environ))
+    with tempfile.TemporaryDirectory(prefix="gdi_tests_") as shared:
+        # What is dear to make and not changed by any test is made once there.
+        environment = {**os.environ, "GDI_TEST_SHARED_FOLDER": shared}
+        # One thread per process: the processes share the processors between them.
+        crowded = {"OMP_NUM_THREADS": "1", **environment}
+        first, total = run(["-m", "not alone", *side_by_side, *arguments], crowded)
+        second, rest = run(["-m", "alone", *arguments], environment)
     print(summary(total + rest), flush=True)
     ends = [end for end in (first, second) if end not in (0, NO_TESTS)]
     return ends[0] if ends else 0

@@ -292,7 +292,6 @@ def test_a_reference_that_cannot_be_read_leaves_the_old_one(tmp_path: Path, flig
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_two_streams_at_30_hz_are_accounted_for(tmp_path: Path, flight: Path) -> None:
     """30 Hz on the first stream, a second one beside it: no frame leaves the books."""
     seconds, rate = 60 if LONG_TESTS else 6, 30.0
