@@ -27,6 +27,7 @@ from gps_denied_inference.msg import LocalizationStatus
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_flight_is_found_and_followed_without_any_position_prior(tmp_path: Path) -> None:
     with localizing(tmp_path) as (process, heard):
         driver = heard.driver
@@ -80,6 +81,7 @@ def test_a_flight_is_found_and_followed_without_any_position_prior(tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_priors_that_are_wrong_missing_late_or_stop_do_not_mislead(tmp_path: Path) -> None:
     with localizing(tmp_path) as (process, heard):
         driver = heard.driver

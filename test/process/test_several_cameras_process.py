@@ -21,6 +21,7 @@ from gps_denied_inference.msg import FeatureArray, MatchArray
 
 HEIGHT, WIDTH = 256, 320
 NAMES = ("left", "right")
+TOLERANCE = 3.0  # s; longer than a frame takes beside other tests
 PARAMETERS = {
     "camera_names": list(NAMES),
     "camera_tolerance": 0.05,
@@ -204,7 +205,10 @@ def test_each_camera_has_its_own_outputs_and_its_own_books(tmp_path: Path) -> No
 
 def test_frames_of_one_instant_are_answered_together(tmp_path: Path) -> None:
     """In one forward pass: its wait begins with the first of them and ends with the last."""
-    with rig(tmp_path, engine_batch=2, camera_tolerance=1.0, task="extract") as (process, cameras):
+    with rig(tmp_path, engine_batch=2, camera_tolerance=TOLERANCE, task="extract") as (
+        process,
+        cameras,
+    ):
         driver = cameras.driver
         cameras.bring_up()
         flights = {"left": frames(1), "right": frames(2)}
@@ -222,7 +226,7 @@ def test_frames_of_one_instant_are_answered_together(tmp_path: Path) -> None:
                 lambda number=number: len(cameras.heard["left", "features"]) == number, "left"
             )
             took = time.monotonic() - begin
-            assert (took >= 1.0) == (number == 5), (number, took)
+            assert (took >= TOLERANCE) == (number == 5), (number, took)
         assert driver.shutdown()
         assert process.wait_for_exit(5) == 0
 

@@ -292,6 +292,7 @@ except StorageError as error:
     assert write(path) == MapStore(finished).sha256
 
 
+@pytest.mark.alone
 def test_candidates_of_ten_thousand_tiles_take_ten_milliseconds(tmp_path: Path) -> None:
     from benchmarks import maps
     from gps_denied_inference.pipeline.localization.candidates import narrow

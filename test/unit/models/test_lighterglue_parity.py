@@ -73,7 +73,7 @@ def authors_matcher(authors: ModuleType, pruning: str) -> Callable[..., Pairs]:
 
 @pytest.fixture(scope="module")
 def graph(pruning: str) -> onnxruntime.InferenceSession:
-    config = BuildConfig(max_keypoints=KEYPOINTS, options={"pruning": "on"})
+    config = BuildConfig(max_keypoints=KEYPOINTS, options={"pruning": pruning})
     content = specialised_graph(zoo.resolve("lighterglue"), config).SerializeToString()
     return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
@@ -101,7 +101,7 @@ def test_torch_and_graph_match_what_the_authors_match(
 ) -> None:
     import torch
 
-    config = BuildConfig(max_keypoints=KEYPOINTS, options={"pruning": "on"})
+    config = BuildConfig(max_keypoints=KEYPOINTS, options={"pruning": pruning})
     module = load_module(published("lighterglue"), config)
     found = 0
     for names in sources(shared_data, group):
@@ -154,7 +154,7 @@ def test_empty_sets_have_no_matches(
     counts: tuple[int, int],
 ) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    config = BuildConfig(max_keypoints=KEYPOINTS, options={"pruning": "on"})
+    config = BuildConfig(max_keypoints=KEYPOINTS, options={"pruning": pruning})
     module = load_module(published("lighterglue"), config)
     unit = np.eye(9, 64)
     inputs = []
@@ -214,7 +214,7 @@ def test_what_a_cpu_multiplies_once_is_the_same_network() -> None:
 def test_a_gpu_keeps_both_products_and_a_pruning_cpu_one() -> None:
     counts = {}
     for pruning in ("off", "on"):
-        config = BuildConfig(options={"pruning": "on"})
+        config = BuildConfig(options={"pruning": pruning})
         graph = specialised_graph(zoo.resolve("lighterglue"), config).graph
         counts[pruning] = sum(node.op_type == "MatMul" for node in graph.node)
     assert counts["off"] - counts["on"] == 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import itertools
 import statistics
@@ -206,15 +207,33 @@ def with_relief(make_extractor):
     return seen_in(SimulatedFlight(frames=40, relief=True), make_extractor)
 
 
+def truths(tracks, move):
+    """Return where each track's first point truly is later: a list of (N, 2) for each track.
+
+    Args:
+        tracks: each [(frame, point), ...].
+        move: (frame, later frame, (N, 2) px) -> (N, 2) px.
+    """
+    found = [np.zeros((len(seen) - 1, 2)) for seen in tracks]
+    wanted = collections.defaultdict(list)
+    for track, ((start, _), *later) in enumerate(tracks):
+        for place, (end, _) in enumerate(later):
+            wanted[start, end].append((track, place))
+    for (start, end), places in wanted.items():
+        first = np.array([tracks[track][0][1] for track, _ in places])
+        for (track, place), truth in zip(places, move(start, end, first), strict=True):
+            found[track][place] = truth
+    return found
+
+
 def against_truth(flight, tracks):
     """Return each track's greatest distance from its first point's truth, and all steps of it."""
     worst, steps = [], []
-    for seen in tracks:
-        (start, first), *later = seen
-        truth = [project(flight.motion(start, i), first[None])[0] for i, _ in later]
-        errors = [np.linalg.norm(t - p) for t, (_, p) in zip(truth, later, strict=True)]
-        worst.append(max(errors))
-        steps += np.abs(np.diff([0.0, *errors])).tolist()
+    right = truths(tracks, lambda start, end, points: project(flight.motion(start, end), points))
+    for (_, *later), truth in zip(tracks, right, strict=True):
+        errors = np.linalg.norm(truth - np.array([point for _, point in later]), axis=1)
+        worst.append(errors.max())
+        steps += np.abs(np.diff(errors, prepend=0.0)).tolist()
     return np.array(worst), np.array(steps)
 
 
@@ -256,11 +275,18 @@ def test_tracks_stay_on_their_points(simulated, model, followed, record_property
         assert not any(update.followed for update in updates)
 
 
-def whole(flight, start, point):
-    """Tell what a point lies on, -1 near an edge between ground and roof."""
-    around = point + 9.0 * np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)])
-    kinds = set(flight.surfaces(start, around).tolist())
-    return kinds.pop() if len(kinds) == 1 else -1
+def whole(flight, tracks):
+    """Tell what each track's first point lies on, (N,), -1 near an edge of ground and roof."""
+    offsets = 9.0 * np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)])
+    surfaces = np.full(len(tracks), -1)
+    starts = np.array([seen[0][0] for seen in tracks])
+    firsts = np.array([seen[0][1] for seen in tracks])
+    for start in np.unique(starts):
+        here = starts == start
+        around = (firsts[here, None] + offsets).reshape(-1, 2)
+        kinds = flight.surfaces(int(start), around).reshape(-1, len(offsets))
+        surfaces[here] = np.where((kinds == kinds[:, :1]).all(axis=1), kinds[:, 0], -1)
+    return surfaces
 
 
 @pytest.mark.parametrize("model", ["homography", "fundamental"])
@@ -276,16 +302,22 @@ def test_tracks_keep_the_parallax_of_relief(with_relief, model, interval, record
         points = update.features.keypoints.astype(np.float64)
         for track, point in zip(update.features.track_ids.tolist(), points, strict=True):
             history.setdefault(track, []).append((index, point))
+    tracks = [seen for seen in history.values() if len(seen) > 1]
+    right = truths(tracks, flight.move)
+    flat = truths(tracks, lambda start, end, points: project(flight.motion(start, end), points))
     errors = {surface: [] for surface in range(4)}
     parallax = []
-    for (start, first), *later in history.values():
-        surface = whole(flight, start, first) if later else -1
-        for end, point in later if surface >= 0 else ():
-            truth = flight.move(start, end, first[None])[0]
-            errors[surface].append(np.linalg.norm(truth - point))
-            if surface and end - start == 10:
-                on_ground = project(flight.motion(start, end), first[None])[0]
-                parallax.append(np.linalg.norm(truth - on_ground))
+    for surface, seen, truth, ground in zip(
+        whole(flight, tracks).tolist(), tracks, right, flat, strict=True
+    ):
+        if surface < 0:
+            continue
+        (start, _), *later = seen
+        points = np.array([point for _, point in later])
+        errors[surface] += np.linalg.norm(truth - points, axis=1).tolist()
+        if surface:
+            after_ten = [end - start == 10 for end, _ in later]
+            parallax += np.linalg.norm(truth - ground, axis=1)[after_ten].tolist()
     # Without parallax the test could not fail.
     assert np.median(parallax) > 5.0
     for surface, name in enumerate(("ground", "low_roofs", "middle_roofs", "high_roofs")):
