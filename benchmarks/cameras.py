@@ -11,6 +11,9 @@ the process holds on the GPU after its last frame, CUDA's own context included, 
 where NVML does not list the process (in a container), what all processes hold, less what they held
 before.
 
+The defaults are 18 processes, each with its own start of CUDA: some minutes. Every process says on
+stderr what it gave.
+
 Ratios are to one camera alone in the same round; the report has their medians. Exits with 1 where
 on a GPU two or four cameras do not keep to ``BOUNDS``.
 """
@@ -40,6 +43,7 @@ COUNTS = (1, 2, 4)
 BOUNDS = {2: {"memory": 1.2, "rate": 0.6}, 4: {"memory": 1.2, "rate": 0.35}}
 """On a GPU: memory at most, rate per camera at least, both as ratios to one camera alone."""
 WIDTH, HEIGHT = 640, 480
+FRAMES = 40
 PERIOD_NS = 33_333_333
 MIB = float(1 << 20)
 
@@ -76,6 +80,7 @@ def race(options: argparse.Namespace, cache: Path) -> dict[str, Any]:
     command = [sys.executable, str(Path(__file__).resolve()), "--cache", str(cache)]
     for name in ("runtime", "device", "precision", "task", "keypoints", "batch", "seconds"):
         command += [f"--{name}", str(getattr(options, name))]
+    render(cache)
     root = str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     rounds: list[dict[int, dict[str, Any]]] = []
@@ -92,9 +97,31 @@ def race(options: argparse.Namespace, cache: Path) -> dict[str, Any]:
             if done.returncode:
                 raise SystemExit(f"the process of {count} cameras ended with {done.returncode}")
             measured[count] = json.loads(done.stdout.splitlines()[-1])
+            print(
+                f"round {number} of {options.rounds}, {count} camera(s): "
+                f"{measured[count]['rate_per_camera_hz']:.1f} Hz each",
+                file=sys.stderr,
+                flush=True,
+            )
         if number > 0:  # the round before has built the engines
             rounds.append(measured)
     return summed_up(options, rounds)
+
+
+def flight_file(seed: int) -> str:
+    """Return the name of a flight's file in the folder of the engine cache."""
+    return f"flight_{seed}.npy"
+
+
+def render(folder: Path) -> None:
+    """Write each camera's flight, (FRAMES, H, W) uint8: no process has to render it again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in range(max(COUNTS)):
+        frames = [
+            cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY) if frame.image.ndim == 3 else frame.image
+            for frame in SimulatedFlight(FRAMES, WIDTH, HEIGHT, seed=seed)
+        ]
+        np.save(folder / flight_file(seed), np.stack(frames))
 
 
 def summed_up(
@@ -190,15 +217,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "engine_cache_directory": str(options.cache),
         }
     )
-    flights = [
-        [
-            np.ascontiguousarray(cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY))
-            if frame.image.ndim == 3
-            else frame.image
-            for frame in SimulatedFlight(40, WIDTH, HEIGHT, seed=seed)
-        ]
-        for seed in range(count)
-    ]
+    flights = [np.load(options.cache / flight_file(seed)) for seed in range(count)]
     session = InferenceSession(settings)
     session.open()
     try:
@@ -208,8 +227,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             nonlocal index, stamp
             stamp += PERIOD_NS
             # There and back again, so that tracks go on.
-            place = index % 78
-            place = place if place < 40 else 78 - place
+            place = index % (2 * FRAMES - 2)
+            place = place if place < FRAMES else 2 * FRAMES - 2 - place
             index += 1
             answers = session.process_together(
                 {i: Frame(flight[place], stamp, None) for i, flight in enumerate(flights)}

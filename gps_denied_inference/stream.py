@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gps_denied_inference.models import zoo
+from gps_denied_inference.pipeline.comparison import Comparison
 from gps_denied_inference.pipeline.extractor import Extractor
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.frame_quality import FrameQuality
@@ -50,8 +51,7 @@ class FrameResult:
 
     Attributes:
         features: with track ids and ages for task ``track``.
-        matches: to the previous key frame or to the reference; None where there is none yet.
-        geometry: the model that verified ``matches``; None where none was asked for or found.
+        comparison: with the previous key frame or the reference; None where there is none yet.
         reference_features: the features that ``matches`` point into.
         reference_tag: whatever was given with the reference or the key frame (its header).
         track: everything about the tracks; None unless the task is ``track``.
@@ -60,13 +60,22 @@ class FrameResult:
     """
 
     features: Features
-    matches: Matches | None
-    geometry: GeometricModel | None
+    comparison: Comparison | None
     reference_features: Features | None
     reference_tag: Any
     timings: dict[str, float]
     track: TrackUpdate | None = None
     quality: FrameQuality | None = None
+
+    @property
+    def matches(self) -> Matches | None:
+        """The comparison's; None where there is none."""
+        return None if self.comparison is None else self.comparison.matches
+
+    @property
+    def geometry(self) -> GeometricModel | None:
+        """The model that verified them; None where none was asked for or found."""
+        return None if self.comparison is None else self.comparison.geometry
 
 
 @dataclass(frozen=True)
@@ -178,15 +187,14 @@ class CameraStream:
             update = self._tracker.update(features, frame.stamp_ns, frame.tag, begun.view)
             timings["track"] = time.perf_counter() - begin
             return self._judged(frame, _of_tracks(update, timings))
-        result = FrameResult(features, None, None, None, None, timings)
+        result = FrameResult(features, None, None, None, timings)
         if self._settings.task == "match" and self._reference is not None:
             self._reference.fit(1.0 / features.scale)
             views = self._reference.views
             matches, geometry = self._match(features, views, result.timings)
             result = replace(
                 result,
-                matches=matches,
-                geometry=geometry,
+                comparison=Comparison.of(matches, geometry),
                 reference_features=views.all,
                 reference_tag=self._reference_tag,
             )
@@ -226,8 +234,7 @@ class CameraStream:
 def _of_tracks(update: TrackUpdate, timings: dict[str, float]) -> FrameResult:
     return FrameResult(
         update.features,
-        update.matches_to_keyframe,
-        update.geometry,
+        update.to_keyframe,
         update.keyframe_features,
         update.keyframe_tag,
         timings,

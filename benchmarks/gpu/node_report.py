@@ -2,16 +2,19 @@
 
 On a machine with an NVIDIA GPU, a CUDA build of ONNX Runtime and the built package::
 
-    tools/with_env python benchmarks/gpu/node_report.py --frames FOLDER --json node.json
+    tools/with_env python benchmarks/gpu/node_report.py --json node.json
 
-A camera process sends the folder's images at 30 Hz, 640x480 and 1280x720, to an ``inference_node``
-on ``cuda:0``, in FP16 and FP32, for the tasks extract and track (mutual nearest neighbours) and,
-once, match (LighterGlue). A last run sends as fast as the node may want it: the rate that it keeps
-up. Each run is a fresh process with the shipped Fast DDS profile; the first of a size and precision
-builds its engine, the next finds it in the cache. Counts, latencies per stage, provider, device
-and precision are the node's own, from ``~/status``. Takes about four minutes.
+A camera process sends successive frames of a simulated flight, there and back again, at 30 Hz,
+640x480 and 1280x720, to an ``inference_node`` on ``cuda:0``, in FP16 and FP32, for the tasks
+extract and track (mutual nearest neighbours) and, once, match (LighterGlue). One more run tracks at
+200 Hz, and a last one sends as fast as the node may want it: the rate that it keeps up. Each run is
+a fresh process with the shipped Fast DDS profile; the first of a size and precision builds its
+engine, the next finds it in the cache. Counts, latencies per stage, provider, device and precision
+are the node's own, from ``~/status``. Takes about five minutes.
 
-``--device cpu --seconds 2`` is a rehearsal on a machine without a GPU. Nothing leaves the machine.
+``--frames FOLDER`` sends a folder's images instead; where they lie too far apart to be tracked,
+task track is measured at looking for what is not there. ``--device cpu --seconds 2`` is a rehearsal
+on a machine without a GPU. Nothing leaves the machine.
 Exits with 1 where a run failed; the others are written all the same.
 """
 
@@ -32,6 +35,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "test" / "support"))
 
+import cv2
 import numpy as np
 from bench_report import describe
 from camera_process import CameraProcess
@@ -40,6 +44,7 @@ from node_process import ROOT, Driver, NodeProcess, driven
 from rclpy.utilities import get_rmw_implementation_identifier
 
 from benchmarks.contest import machine
+from gps_denied_inference.demo.simulation import SimulatedFlight
 from gps_denied_inference.msg import FeatureArray, InferenceStatus
 from gps_denied_inference.runtimes.gpus import survey
 
@@ -48,6 +53,8 @@ RATE = 30.0
 FAST = 200.0
 """Hz, of a camera whose every frame is to be tracked all the same."""
 PROFILE = str(ROOT / "config" / "fastdds_large_images.xml")
+FRAMES = 60
+"""Of the simulated flight."""
 ENGINE_SIZES = {(640, 480): (640, 480), (1280, 720): (1280, 704)}
 """Image -> engine, px: the engine's sides are multiples of 32, the node resizes."""
 
@@ -89,6 +96,22 @@ def plan(device: str, highest_rate: float) -> list[Run]:
     return runs
 
 
+def images_of(run: Run, options: argparse.Namespace) -> Path:
+    """Return the folder whose images a run's camera sends."""
+    if options.frames is not None:
+        return Path(options.frames)
+    return Path(options.flights) / "x".join(map(str, run.size))
+
+
+def render(folder: Path) -> None:
+    """Write successive frames of the simulated flight, in each size."""
+    for width, height in ENGINE_SIZES:
+        images = folder / f"{width}x{height}"
+        images.mkdir(parents=True)
+        for index, frame in enumerate(SimulatedFlight(FRAMES, width, height)):
+            cv2.imwrite(str(images / f"{index:03d}.png"), frame.image[..., ::-1])
+
+
 def parameters_of(run: Run, options: argparse.Namespace, cache: Path) -> dict[str, Any]:
     width, height = ENGINE_SIZES[run.size]
     parameters = {
@@ -104,7 +127,7 @@ def parameters_of(run: Run, options: argparse.Namespace, cache: Path) -> dict[st
     }
     if run.task == "match":
         parameters["matcher"] = "lighterglue"
-        parameters["reference_file"] = str(sorted(options.frames.iterdir())[0])
+        parameters["reference_file"] = str(sorted(images_of(run, options).iterdir())[0])
     return parameters
 
 
@@ -185,7 +208,7 @@ def fly(run: Run, options: argparse.Namespace, folder: Path, cache: Path) -> dic
             frames=round(seconds * run.rate),
             width=run.size[0],
             height=run.size[1],
-            images=options.frames,
+            images=images_of(run, options),
         ) as camera:
             driver.wait_until(lambda: bool(counts), "the first answer", 60.0)
             begin, used = time.perf_counter(), processor_seconds(pid)
@@ -255,7 +278,8 @@ def facts(options: argparse.Namespace) -> dict[str, Any]:
         "dds_profile": Path(PROFILE).name,
         "commit": options.commit or commit(),
         "image": "mono8",
-        "images": len(list(options.frames.iterdir())),
+        "images": FRAMES if options.frames is None else len(list(options.frames.iterdir())),
+        "source": "simulated flight" if options.frames is None else options.frames.name,
         "max_keypoints": K,
     }
 
@@ -286,7 +310,9 @@ def attempt(work: Callable[[], dict[str, Any]], name: str, report: dict[str, Any
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=Path, required=True, help="folder of images")
+    parser.add_argument(
+        "--frames", type=Path, help="folder of images (default: a simulated flight)"
+    )
     parser.add_argument("--json", type=Path, required=True, metavar="FILE")
     parser.add_argument("--device", default="cuda:0", help="cuda:N, or cpu for a rehearsal")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each flight (default: 20)")
@@ -297,9 +323,10 @@ def main() -> int:
     parser.add_argument("--domain", type=int, default=88, help="ROS domain (default: 88)")
     parser.add_argument("--commit", default="", help="what is checked out, where git cannot say")
     options = parser.parse_args()
-    options.frames = options.frames.resolve()
-    if not options.frames.is_dir() or not any(options.frames.iterdir()):
-        parser.error(f"no images in {options.frames}")
+    if options.frames is not None:
+        options.frames = options.frames.resolve()
+        if not options.frames.is_dir() or not any(options.frames.iterdir()):
+            parser.error(f"no images in {options.frames}")
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ["ROS_DOMAIN_ID"] = str(options.domain)
     for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
@@ -311,6 +338,9 @@ def main() -> int:
     report: dict[str, Any] = {"machine": facts(options), "runs": {}, "failed": {}}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        options.flights = folder / "flights"
+        if options.frames is None:
+            render(options.flights)
         for run in runs:
             attempt(lambda r=run: fly(r, options, folder, folder / "engines"), str(run), report)
             # After each: what was flown is kept where the whole is stopped.

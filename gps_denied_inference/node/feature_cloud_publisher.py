@@ -52,6 +52,8 @@ class FeatureCloudPublisher:
     ) -> None:
         """Publish the tracks of one frame, or say, once per cause, why not.
 
+        Nothing is made while nobody subscribes.
+
         Args:
             missing: says why there is no ``camera``.
         """
@@ -69,6 +71,10 @@ class FeatureCloudPublisher:
             self._builder = FeatureCloudBuilder(
                 camera, self._settings.cloud_layout, self._settings.cloud_max_points
             )
+        if not self.is_wanted:
+            self.refused = ""
+            self._builder.pause()
+            return
         stamp_ns = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
         try:
             cloud = self._builder.build(update, stamp_ns)

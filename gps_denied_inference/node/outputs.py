@@ -60,9 +60,13 @@ class ResultPublishers:
         camera: CameraModel | None,
         calibration_missing: Callable[[], str],
     ) -> None:
-        """Publish one frame's answer, every message stamped as the frame was."""
-        self._features.publish(messages.feature_array(result.features, header, result.quality))
-        if self._matches is not None and result.matches is not None:
+        """Publish one frame's answer, every message stamped as the frame was.
+
+        What nobody subscribes to is not made.
+        """
+        if _is_wanted(self._features):
+            self._features.publish(messages.feature_array(result.features, header, result.quality))
+        if result.comparison is not None and _is_wanted(self._matches):
             self._matches.publish(
                 messages.match_array(
                     result, header, self._settings.matcher, self._reference_name(result)
@@ -71,7 +75,7 @@ class ResultPublishers:
         if self._cloud is not None and result.track is not None:
             self._cloud.publish(result.track, header, camera, calibration_missing)
         # Drawing costs more than extracting does on a GPU: only while somebody looks.
-        if self._debug_image.get_subscription_count() > 0:
+        if _is_wanted(self._debug_image):
             overlay = draw_overlay(image, result.features, result.matches, result.geometry)
             self._debug_image.publish(messages.image_message(overlay, header))
 
@@ -95,3 +99,7 @@ class ResultPublishers:
         self._publishers.clear()
         if self._cloud is not None:
             self._cloud.destroy()
+
+
+def _is_wanted(publisher: Any) -> bool:
+    return int(publisher.get_subscription_count()) > 0

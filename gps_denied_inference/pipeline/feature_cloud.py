@@ -105,7 +105,9 @@ class FeatureCloudBuilder:
         self._seen: list[_Seen] = []
 
     def build(self, update: TrackUpdate, stamp_ns: int) -> FeatureCloud | None:
-        """Take every update of the tracker, in order; make a cloud of those that hold tracks.
+        """Take every update of the tracker since the last pause, in order.
+
+        A cloud is made of those that hold tracks.
 
         Returns:
             The cloud, or None where nothing was tracked in this frame: then nothing must be
@@ -131,6 +133,11 @@ class FeatureCloudBuilder:
             self._numbers.clear()
             return None
         return self._cloud(features, stamp_ns, earlier)
+
+    def pause(self) -> None:
+        """Forget every frame, as after a gap; numbers are not given twice."""
+        self._seen = []
+        self._numbers.clear()
 
     def _cloud(
         self, features: Features, stamp_ns: int, earlier: list[_Seen]

@@ -71,6 +71,7 @@ def verify(
     threshold: float = 3.0,
     seed: int = 0,
     start: Points | None = None,
+    effort: int | None = None,
 ) -> GeometricModel | None:
     """Find the model that most pairs agree with; the same input gives the same answer.
 
@@ -81,6 +82,7 @@ def verify(
         seed: of the random sampling.
         start: (3, 3) float64, about what to expect; where nearly all pairs agree with it, it is
             improved instead of searching.
+        effort: most samples that either search draws; None = :data:`MAX_ITERATIONS`.
 
     Returns:
         The model, or None where there is none (see the module).
@@ -88,16 +90,74 @@ def verify(
     Raises:
         UnknownNameError: no such model.
     """
+    evidence = _evidence(matches, model)
+    if evidence is None:
+        return None
+    pairs = np.flatnonzero(_finite(evidence.query, evidence.reference))
+    query, reference = evidence.query[pairs], evidence.reference[pairs]
+    if start is not None:
+        found = _judge(evidence, refit(start, model, query, reference, threshold), model, threshold)
+        if found is not None:
+            return found
+    best_first = np.argsort(-matches.scores[pairs], kind="stable")
+    for order, sampler in (
+        (slice(None), cv2.SAMPLING_UNIFORM),
+        (best_first, cv2.SAMPLING_PROSAC),
+    ):
+        matrix = _search(query[order], reference[order], model, threshold, seed, sampler, effort)
+        found = _judge(evidence, matrix, model, threshold)
+        if found is not None:
+            return found
+    return None
+
+
+def improved(
+    query: Points, reference: Points, model: ModelName, threshold: float, start: Points
+) -> GeometricModel | None:
+    """Improve a model that nearly all pairs agree with; nothing is searched.
+
+    How likely chance gives such a one is not asked: ``confidence`` is NaN.
+
+    Args:
+        query, reference: (N, 2) float64 px, finite.
+        model, threshold, start: as of :func:`verify`.
+
+    Returns:
+        The model; None where too few pairs agree with it, or on one line, or it cannot be a
+        camera's.
+    """
+    if len(query) < acceptance.SAMPLES[model] + acceptance.MIN_AGREEING:
+        return None
+    matrix = _possible(refit(start, model, query, reference, threshold), model)
+    if matrix is None:
+        return None
+    residuals, inliers = agreeing(matrix, model, query, reference, threshold)
+    if _on_a_line(query[inliers]) or _on_a_line(reference[inliers]):
+        return None
+    rms = float(np.sqrt(np.mean(residuals[inliers] ** 2)))
+    return GeometricModel(model, matrix, inliers, rms)
+
+
+def judged(matches: Matches, found: GeometricModel, threshold: float) -> GeometricModel | None:
+    """Return a model of all matches with its confidence; None where chance gives it too often."""
+    evidence = _evidence(matches, found.type)
+    if evidence is None:
+        return None
+    return _judge(evidence, found.matrix, found.type, threshold)
+
+
+def _evidence(matches: Matches, model: str) -> acceptance.Evidence | None:
+    """Return the pairs with what is known of them; None where they are too few, or on a line."""
     if model not in MAX_ITERATIONS:
         raise UnknownNameError("geometric model", model, MAX_ITERATIONS)
     query = matches.query_points.astype(np.float64)
     reference = matches.reference_points.astype(np.float64)
-    finite = np.isfinite(query[:, 0] + query[:, 1] + reference[:, 0] + reference[:, 1])
+    finite = _finite(query, reference)
     if np.count_nonzero(finite) < acceptance.SAMPLES[model] + acceptance.MIN_AGREEING:
         return None
     if _on_a_line(query[finite]) or _on_a_line(reference[finite]):
         return None
-    evidence = acceptance.Evidence.of(
+    return acceptance.Evidence.of(
         query,
         reference,
         matches.query_size or _extent(query[finite]),
@@ -107,19 +167,12 @@ def verify(
         matches.reference_scale,
         matches.joint,
     )
-    pairs = np.flatnonzero(finite)
-    if start is not None:
-        matrix = refit(start, model, query[pairs], reference[pairs], threshold)
-        found = _judge(evidence, matrix, model, threshold)
-        if found is not None:
-            return found
-    best_first = pairs[np.argsort(-matches.scores[pairs], kind="stable")]
-    for order, sampler in ((pairs, cv2.SAMPLING_UNIFORM), (best_first, cv2.SAMPLING_PROSAC)):
-        matrix = _search(query[order], reference[order], model, threshold, seed, sampler)
-        found = _judge(evidence, matrix, model, threshold)
-        if found is not None:
-            return found
-    return None
+
+
+def _finite(query: Points, reference: Points) -> Mask:
+    """Tell which pairs have finite places, (N,)."""
+    sums = query[:, 0] + query[:, 1] + reference[:, 0] + reference[:, 1]
+    return np.asarray(np.isfinite(sums), np.bool_)
 
 
 def _judge(
@@ -143,7 +196,13 @@ def _judge(
 
 
 def _search(
-    query: Points, reference: Points, model: str, threshold: float, seed: int, sampler: int
+    query: Points,
+    reference: Points,
+    model: str,
+    threshold: float,
+    seed: int,
+    sampler: int,
+    effort: int | None,
 ) -> Points | None:
     """Run MAGSAC++; None where it found nothing.
 
@@ -157,7 +216,7 @@ def _search(
         params.final_polisher = cv2.MAGSAC
     params.sampler = sampler
     params.confidence = CONFIDENCE
-    params.maxIterations = MAX_ITERATIONS[model]
+    params.maxIterations = MAX_ITERATIONS[model] if effort is None else effort
     params.threshold = threshold
     params.randomGeneratorState = seed
     params.isParallel = False  # threads would make the answer depend on the machine's load

@@ -40,49 +40,63 @@ def refit(
         residuals, agree = agreeing(matrix, model, here, there, threshold)
         if np.count_nonzero(agree) < AGREEING[model] * len(here):
             return None
-        matrix = step(matrix, model, here[agree], there[agree], residuals[agree] / threshold)
+        found = step(matrix, model, here[agree], there[agree], residuals[agree] / threshold)
+        if found is None:
+            return None
+        matrix = found
     _, agree = agreeing(matrix, model, query, reference, threshold)
     return matrix if np.count_nonzero(agree) >= AGREEING[model] * len(query) else None
 
 
-def step(matrix: Points, model: str, query: Points, reference: Points, residuals: Points) -> Points:
-    """Return the model (3, 3), to scale, after one step of least squares.
+def step(
+    matrix: Points, model: str, query: Points, reference: Points, residuals: Points
+) -> Points | None:
+    """Return the model (3, 3), to scale, after one step of least squares; None = singular.
 
     Args:
         query, reference: (N, 2) px, pairs that agree with ``matrix``.
         residuals: (N,) theirs, in thresholds: 0..1.
     """
-    into_query, into_reference = _normalising(query), _normalising(reference)
-    if model == "homography":
-        solve, back = _homography, np.linalg.inv(into_reference)
-        onto = into_reference
-    else:
-        solve, back = _fundamental, into_reference.T
-        onto = np.linalg.inv(back)
-    normal = onto @ matrix @ np.linalg.inv(into_query)
-    here, there = _moved(into_query, query), _moved(into_reference, reference)
+    # One frame for both: they lie in images of about one size, and only rounding depends on it.
+    (x, y), scale = _centre(query)
+    into = np.array([[scale, 0.0, -scale * x], [0.0, scale, -scale * y], [0.0, 0.0, 1.0]])
+    back = np.array([[1.0 / scale, 0.0, x], [0.0, 1.0 / scale, y], [0.0, 0.0, 1.0]])
+    homography = model == "homography"
+    onto = into if homography else back.T
+    here, there = np.ones((len(query), 3)), (reference - (x, y)) * scale
+    np.multiply(query - (x, y), scale, out=here[:, :2])
     weights = np.square(1.0 - np.square(residuals))
-    return np.asarray(back @ solve(normal, here, there, weights) @ into_query, np.float64)
+    solve = _homography if homography else _fundamental
+    found = solve(onto @ matrix @ back, here, there, weights)
+    if found is None:
+        return None
+    return np.asarray((back if homography else into.T) @ found @ into, np.float64)
 
 
-def _homography(matrix: Points, query: Points, reference: Points, weights: Points) -> Points:
+def _homography(matrix: Points, query: Points, reference: Points, weights: Points) -> Points | None:
     """Solve the linear equations of points (N, 3), each divided by its depth as it was."""
-    weights = weights / np.square(query @ matrix[2])
-    u, v = reference[:, 0], reference[:, 1]
-    one, by_u, by_v, by_both = (
-        query.T @ (w[:, None] * query)
-        for w in (weights, weights * u, weights * v, weights * (u * u + v * v))
-    )
-    normal = np.zeros((3, 3, 3, 3))
-    normal[0, :, 0], normal[1, :, 1], normal[2, :, 2] = one, one, by_both
-    normal[0, :, 2], normal[2, :, 0] = -by_u, -by_u
-    normal[1, :, 2], normal[2, :, 1] = -by_v, -by_v
-    found = _least(normal.reshape(9, 9))
-    return np.asarray(found / found[2, 2], np.float64)
+    depth = query @ (matrix[2] / matrix[2, 2])
+    terms = np.empty((len(query), 9))
+    terms[:, :3] = query
+    np.multiply(query, reference[:, :1], out=terms[:, 3:6])
+    np.multiply(query, reference[:, 1:], out=terms[:, 6:])
+    sums = terms.T @ ((weights / np.square(depth))[:, None] * terms)
+    normal = np.zeros((9, 9))
+    normal[:3, :3] = normal[3:6, 3:6] = sums[:3, :3]
+    normal[6:, 6:] = sums[3:6, 3:6] + sums[6:, 6:]
+    normal[:3, 6:], normal[3:6, 6:] = -sums[:3, 3:6], -sums[:3, 6:]
+    normal[6:, :3], normal[6:, 3:6] = -sums[3:6, :3], -sums[6:, :3]
+    try:
+        # The centre of the points has the depth 1.
+        found = np.linalg.solve(normal[:8, :8], -normal[:8, 8])
+    except np.linalg.LinAlgError:
+        return None
+    return np.append(found, 1.0).reshape(3, 3)
 
 
 def _fundamental(matrix: Points, query: Points, reference: Points, weights: Points) -> Points:
     """Solve the epipolar equations of points (N, 3), each divided by its gradient as it was."""
+    reference = np.column_stack([reference, np.ones(len(reference))])
     lines = query @ matrix.T[:, :2], reference @ matrix[:, :2]
     gradient = sum(np.einsum("ij,ij->i", line, line) for line in lines)
     rows = (reference[:, :, None] * query[:, None, :]).reshape(-1, 9)
@@ -96,13 +110,7 @@ def _least(normal: Points) -> Points:
     return np.asarray(np.linalg.eigh(normal)[1][:, 0].reshape(3, 3), np.float64)
 
 
-def _normalising(points: Points) -> Points:
-    """Return (3, 3), from px to about -1..1 around the points' mean."""
-    mean = np.ones(len(points)) @ points / len(points)
-    scale = 1.0 / max(float(np.abs(points - mean).mean()), 1e-9)
-    return np.array([[scale, 0, -scale * mean[0]], [0, scale, -scale * mean[1]], [0, 0, 1.0]])
-
-
-def _moved(into: Points, points: Points) -> Points:
-    """Return points (N, 2) normalised, as (x, y, 1)."""
-    return np.column_stack([points * into[0, 0] + into[:2, 2], np.ones(len(points))])
+def _centre(points: Points) -> tuple[tuple[float, float], float]:
+    """Return the mean of points (N, 2) px, and what brings them to about -1..1 around it."""
+    x, y = (np.ones(len(points)) @ points / len(points)).tolist()
+    return (x, y), 1.0 / max(float(np.abs(points - (x, y)).mean()), 1e-9)

@@ -26,6 +26,8 @@ SMOOTHED = 0.5
 MOST_FOR_MOTION = 200
 """Points whose flow tells the frame's motion. The field they give places all others."""
 
+_KERNEL = cv2.getGaussianKernel(3, SMOOTHED, cv2.CV_32F)
+
 _STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)
 
 
@@ -64,8 +66,7 @@ class View:
     @cached_property
     def smooth(self) -> FloatArray:
         """``grey`` smoothed, (H, W) float32: what patches are sampled from."""
-        grey = self.grey.astype(np.float32)
-        return np.asarray(cv2.GaussianBlur(grey, (3, 3), SMOOTHED), np.float32)
+        return np.asarray(cv2.sepFilter2D(self.grey, cv2.CV_32F, _KERNEL, _KERNEL), np.float32)
 
     @cached_property
     def half(self) -> npt.NDArray[np.uint8]:

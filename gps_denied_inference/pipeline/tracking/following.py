@@ -17,13 +17,14 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
+from gps_denied_inference.pipeline import geometry as geo
 from gps_denied_inference.pipeline.features import Features, FloatArray
-from gps_denied_inference.pipeline.geometry import GeometricModel, Points
+from gps_denied_inference.pipeline.geometry import GeometricModel, ModelName, Points
 from gps_denied_inference.pipeline.matcher import Matches
 from gps_denied_inference.pipeline.residuals import lengths, project
 from gps_denied_inference.pipeline.tracking.flow import View
 from gps_denied_inference.pipeline.tracking.links import find_again
-from gps_denied_inference.pipeline.tracking.motion import Motion
+from gps_denied_inference.pipeline.tracking.motion import Motion, Step
 from gps_denied_inference.pipeline.tracking.patches import Patches, inside
 from gps_denied_inference.pipeline.tracking.tracks import Links, Tracks
 
@@ -34,6 +35,14 @@ threshold's share below."""
 SCOUTS = 200
 """Tracks that are found before the others."""
 
+CLEAR = 50
+"""Pairs of a sample that agree, with which no others are needed beside it."""
+
+LEAST_FOUND = 0.6
+"""Of the scouts in view, where a motion is foreseen: with fewer it is another one, or another
+scene. Each is found near where it is looked for or not at all, so that those found always agree;
+how many are found is what tells."""
+
 GATE_SHARE = 0.5
 """Of the matches' threshold."""
 
@@ -41,8 +50,7 @@ GATE_SHARE = 0.5
 def carry(
     features: Features,
     earlier: Tracks,
-    seen: Matches,
-    model: GeometricModel,
+    motion: Motion,
     before: View,
     now: View,
     threshold: float,
@@ -52,7 +60,7 @@ def carry(
 
     Args:
         features: of the earlier frame.
-        seen, model: what :func:`flow.see_motion` gave, and what verified it.
+        motion: as :func:`follow` takes it.
 
     Returns:
         As :func:`follow`.
@@ -63,15 +71,13 @@ def carry(
         scores=features.scores[:0],
         descriptors=features.descriptors[:0],
     )
-    motion = Motion(seen, model, threshold)
     return _go_on(nothing, earlier, motion, before, now, threshold, max_followed, 1.0)
 
 
 def follow(
     features: Features,
     earlier: Tracks,
-    matches: Matches,
-    model: GeometricModel,
+    motion: Motion,
     before: View,
     now: View,
     threshold: float,
@@ -83,8 +89,7 @@ def follow(
     Args:
         features: of this frame, as detected.
         earlier: the tracks after the earlier frame, with patches.
-        matches: ``features`` (query) against the earlier frame's (reference).
-        model: what verified ``matches``.
+        motion: from the earlier frame to this one, see :func:`foreseen` and :func:`scouted`.
         before, now: the two views.
         threshold: px, of the verification.
         max_followed: frames in a row that a track may go without a detection.
@@ -96,8 +101,79 @@ def follow(
         where a detection belongs to it, it has that detection's score and descriptor, else its
         last ones. Detections within ``threshold`` of a followed point begin no tracks.
     """
-    motion = Motion(matches, model, threshold)
     return _go_on(features, earlier, motion, before, now, threshold, max_followed, least_cosine)
+
+
+def foreseen(
+    earlier: Tracks,
+    step: Step,
+    model: ModelName,
+    before: View,
+    now: View,
+    threshold: float,
+) -> Motion | None:
+    """Find some of the tracks where they must be if the motion went on as it was.
+
+    Args:
+        earlier: the tracks after the earlier frame, with patches.
+        step: the motion expected from the earlier frame to this one.
+        model: verifies what was found.
+        before, now: the two views.
+        threshold: px, of the verification.
+
+    Returns:
+        The motion that those found agree on; None where too few are found, or agree.
+    """
+    assert earlier.patches is not None
+    # Those seen once have no parallax of their own yet.
+    some = np.flatnonzero(earlier.ages > 0)
+    some = some[:: max(1, len(some) // SCOUTS)]
+    places = earlier.places[some]
+    ahead = project(step.plane, places) + step.share * earlier.parallax[some]
+    patches = earlier.patches.select(some).moved(_stretch(step.plane, places, before, now))
+    start = now.to_grey(ahead)
+    found, ok = patches.find(now.smooth, start)
+    looked_for = inside(now.smooth, start) & patches.present
+    if np.count_nonzero(ok) < LEAST_FOUND * np.count_nonzero(looked_for):
+        return None
+    here, there, rows = now.to_received(found[ok]), places[ok], some[ok].astype(np.int32)
+    agreed = geo.improved(here, there, model, threshold, step.model)
+    if agreed is None or agreed.inlier_count < CLEAR:
+        return None
+    likeness = np.ones(len(rows), np.float32)
+    pairs = Matches(rows, rows, likeness, here.astype(np.float32), there.astype(np.float32))
+    motion = Motion(pairs, agreed, threshold, step.plane)
+    motion.improve(there, here)
+    return motion
+
+
+def scouted(
+    earlier: Tracks,
+    matches: Matches,
+    model: GeometricModel,
+    before: View,
+    now: View,
+    threshold: float,
+) -> Motion:
+    """Return the motion that verified matches show, improved by some of the tracks.
+
+    Args:
+        earlier: the tracks after the earlier frame, with patches.
+        matches: points of this frame (query) and of the earlier one (reference).
+        model: what verified ``matches``.
+        before, now: the two views.
+        threshold: px, of the verification.
+    """
+    assert earlier.patches is not None
+    motion = Motion(matches, model, threshold)
+    some = slice(None, None, max(1, earlier.count // SCOUTS))
+    places, parallax = earlier.places[some], earlier.parallax[some].copy()
+    young = earlier.ages[some] == 0
+    parallax[young] = motion.parallax(places[young])
+    patches = earlier.patches.select(some).moved(_stretch(motion.plane, places, before, now))
+    found, ok = patches.find(now.smooth, now.to_grey(motion.project(places) + parallax))
+    motion.improve(places[ok], now.to_received(found[ok]))
+    return motion
 
 
 def _go_on(
@@ -114,10 +190,9 @@ def _go_on(
     young = earlier.ages == 0
     parallax = earlier.parallax.copy()
     parallax[young] = motion.parallax(earlier.places[young])
-    _scout(earlier, parallax, motion, before, now)
     on_plane = motion.project(earlier.places)
     predicted = on_plane + parallax
-    patches = earlier.patches.moved(_stretch(motion, earlier.places, before, now))
+    patches = earlier.patches.moved(_stretch(motion.plane, earlier.places, before, now))
     found, ok = _find(features, earlier, predicted, patches, motion.relief, now, least_cosine)
     # Relief shows from a track's second frame on; then it only changes as the camera's speed does.
     reach = GATE_SHARE * threshold + PARALLAX_TOLERANCE * lengths(parallax)
@@ -156,6 +231,7 @@ def _go_on(
     )
     links = Links(
         plane=motion.plane,
+        model=motion.model.matrix,
         here=at[: len(tracks)].astype(np.int32),
         there=tracks.astype(np.int32),
         places=found[tracks],
@@ -165,16 +241,6 @@ def _go_on(
         patches=patches,
     )
     return moved, links
-
-
-def _scout(earlier: Tracks, parallax: Points, motion: Motion, before: View, now: View) -> None:
-    """Find some of the tracks first, and improve the motion by them: then the others are near."""
-    assert earlier.patches is not None
-    some = slice(None, None, max(1, earlier.count // SCOUTS))
-    places = earlier.places[some]
-    patches = earlier.patches.select(some).moved(_stretch(motion, places, before, now))
-    found, ok = patches.find(now.smooth, now.to_grey(motion.project(places) + parallax[some]))
-    motion.improve(places[ok], now.to_received(found[ok]))
 
 
 def _find(
@@ -199,9 +265,13 @@ def _find(
     return now.to_received(found), ok
 
 
-def _stretch(motion: Motion, places: Points, before: View, now: View) -> FloatArray:
-    """Return how the grey image turns and scales around points (T, 2), (T, 2, 2)."""
-    plane = now.received_to_grey @ motion.plane @ np.linalg.inv(before.received_to_grey)
+def _stretch(plane: Points, places: Points, before: View, now: View) -> FloatArray:
+    """Return how the grey image turns and scales around points (T, 2), (T, 2, 2).
+
+    Args:
+        plane: (3, 3), from px of the earlier frame to px of this one.
+    """
+    plane = now.received_to_grey @ plane @ np.linalg.inv(before.received_to_grey)
     (a, b, _), (c, d, _), (g, h, i) = plane.tolist()
     points = before.to_grey(places).astype(np.float64)
     moved = project(plane, points)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,8 @@ import numpy.typing as npt
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.geometry import Points
 from gps_denied_inference.pipeline.tracking.flow import View
+from gps_denied_inference.pipeline.tracking.motion import Step
+from gps_denied_inference.pipeline.tracking.patches import Patches
 from gps_denied_inference.pipeline.tracking.tracks import Tracks
 
 
@@ -19,7 +23,8 @@ class Frame:
 
     ``detected`` are its features as they came, without points that were followed; of a frame that
     was not detected, those of the last one that was. ``to_keyframe`` is the matrix (3, 3) that
-    verified them (query) against the key frame's (reference), where one did.
+    verified them (query) against the key frame's (reference), where one did. ``step`` is the motion
+    that led to it, where it was seen.
     """
 
     features: Features
@@ -29,12 +34,29 @@ class Frame:
     tag: object
     tracks: Tracks
     to_keyframe: Points | None = None
+    step: Step | None = None
 
     @property
     def ids(self) -> npt.NDArray[np.uint64]:
         """Of the features' tracks, (N,)."""
         assert self.features.track_ids is not None
         return self.features.track_ids
+
+    @cached_property
+    def sorted_ids(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.intp]]:
+        """The features' ids in rising order, (N,), and where each is among them."""
+        order = np.argsort(self.ids)
+        return self.ids[order], order
+
+    @cached_property
+    def seen(self) -> Tracks:
+        """The tracks with patches, of a frame that came with its view."""
+        if self.tracks.patches is not None:
+            return self.tracks
+        assert self.view is not None
+        points = self.view.to_grey(self.tracks.places)
+        patches = Patches.cut(self.view.smooth, points)
+        return dataclasses.replace(self.tracks, patches=patches)
 
     def expected(self, keyframe: Frame, plane: Points) -> Points | None:
         """Return about the matrix by which a later frame agrees with the key frame.

@@ -90,7 +90,7 @@ def find_links(
     places = predicted[there] + gain * (features.keypoints[here] - predicted[there])
     followed = np.zeros(len(here), np.uint32)
     parallax = places - on_plane[there]
-    return Links(motion.plane, here, there, places, parallax, followed, predicted)
+    return Links(motion.plane, model.matrix, here, there, places, parallax, followed, predicted)
 
 
 def find_again(

@@ -74,10 +74,12 @@ class Patches:
             rows 1 and 2 say, multiplied with an image's pixels there and divided by their contrast,
             how far in px of the patch it lies beside the point in x and y. All 0 without a patch.
         warps: (T, 2, 2) float32, from px of the patch to px of the newest image.
+        present: (T,) bool, where there is a patch.
     """
 
     filters: FloatArray
     warps: FloatArray
+    present: npt.NDArray[np.bool_]
 
     @classmethod
     def cut(cls, image: FloatArray, points: FloatArray) -> Patches:
@@ -106,20 +108,25 @@ class Patches:
         filters[:, 1] = (scale * yy)[:, None] * slope_x - (scale * xy)[:, None] * filters[:, 2]
         filters[:, 2] = (scale * xx)[:, None] * filters[:, 2] - (scale * xy)[:, None] * slope_x
         filters[~usable] = 0.0
-        return cls(filters, np.tile(np.eye(2, dtype=np.float32), (count, 1, 1)))
+        return cls(filters, np.tile(np.eye(2, dtype=np.float32), (count, 1, 1)), usable)
 
     @classmethod
     def arranged(cls, count: int, *parts: tuple[Patches, Rows, Rows]) -> Patches:
         """Return ``count`` patches put together from (patches, rows of these, rows to be)."""
-        made = cls(np.empty((count, 3, _PIXELS), np.float32), np.empty((count, 2, 2), np.float32))
+        made = cls(
+            np.empty((count, 3, _PIXELS), np.float32),
+            np.empty((count, 2, 2), np.float32),
+            np.empty(count, np.bool_),
+        )
         for patches, source, target in parts:
             made.filters[target] = patches.filters[source]
             made.warps[target] = patches.warps[source]
+            made.present[target] = patches.present[source]
         return made
 
     def select(self, rows: Rows) -> Patches:
         """Return some of the patches, by index."""
-        return Patches(self.filters[rows], self.warps[rows])
+        return Patches(self.filters[rows], self.warps[rows], self.present[rows])
 
     def usable(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
         """Tell which of some patches still have the scale of the image to within a factor."""
@@ -129,7 +136,7 @@ class Patches:
 
     def moved(self, motion: npt.NDArray[np.float32]) -> Patches:
         """Return the patches, turned and scaled on by (T, 2, 2)."""
-        return Patches(self.filters, np.asarray(motion @ self.warps, np.float32))
+        return Patches(self.filters, np.asarray(motion @ self.warps, np.float32), self.present)
 
     def find(
         self, image: FloatArray, start: FloatArray
@@ -145,7 +152,7 @@ class Patches:
         """
         place = np.array(start, np.float32)
         found = np.zeros(len(place), np.bool_)
-        active = inside(image, place) & self.filters[:, 0].any(axis=1)
+        active = inside(image, place) & self.present
         rows, filters, warps = np.arange(len(place)), self.filters, self.warps
         for _ in range(STEPS):
             if np.count_nonzero(active) < MOST_IDLE * len(active):

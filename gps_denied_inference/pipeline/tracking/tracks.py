@@ -32,7 +32,7 @@ class Tracks:
         parallax: (T, 2) px, how far it last moved beside the dominant plane in one frame.
         scores: (T,), as last detected.
         descriptors: (T, D), as last detected.
-        patches: what each looks like; None where frames come without images.
+        patches: what each looks like; None where frames come without images, or none was cut yet.
     """
 
     ids: npt.NDArray[np.uint64]
@@ -51,14 +51,13 @@ class Tracks:
         return len(self.ids)
 
     @classmethod
-    def fresh(cls, features: Features, ids: npt.NDArray[np.uint64], view: View | None) -> Tracks:
+    def fresh(cls, features: Features, ids: npt.NDArray[np.uint64]) -> Tracks:
         """Begin one track at each feature."""
         zero = np.zeros(features.count, np.uint32)
         places = features.keypoints.astype(np.float64)
-        patches = None if view is None else Patches.cut(view.smooth, view.to_grey(places))
         return cls(
             ids, zero, zero, zero, places, np.zeros_like(places), features.scores,
-            features.descriptors, patches,
+            features.descriptors, None,
         )  # fmt: skip
 
 
@@ -68,6 +67,7 @@ class Links:
 
     Attributes:
         plane: (3, 3), how the ground moved: from px of the earlier frame to px of this one.
+        model: (3, 3), that verified the motion: this frame (query) against the earlier one.
         here: (L,) int32, into this frame's features.
         there: (L,) int32, into the earlier tracks.
         places: (L, 2) px, of the tracks in this frame.
@@ -80,6 +80,7 @@ class Links:
     """
 
     plane: Points
+    model: Points
     here: npt.NDArray[np.int32]
     there: npt.NDArray[np.int32]
     places: Points
@@ -115,7 +116,7 @@ class Links:
             ids: (N,) uint64, one for each feature: the track's where it continues one, else fresh.
             view: the frame's image.
         """
-        now = Tracks.fresh(features, ids, None)
+        now = Tracks.fresh(features, ids)
         ages, followed = np.zeros_like(now.ages), np.zeros_like(now.followed)
         ages[self.here] = earlier.ages[self.there] + 1
         followed[self.here] = self.followed
@@ -158,15 +159,29 @@ class Links:
         )
 
 
-def pairs_by_id(features: Features, ids: npt.NDArray[np.uint64], keyframe: Features) -> Matches:
-    """Join features to the key frame's by id (0 = none); scores are the descriptors' cosine."""
-    assert keyframe.track_ids is not None
-    if keyframe.count == 0:
-        return Matches.none()
-    order = np.argsort(keyframe.track_ids)
-    at = order[np.minimum(np.searchsorted(keyframe.track_ids, ids, sorter=order), len(order) - 1)]
-    here = np.flatnonzero((keyframe.track_ids[at] == ids) & (ids > 0))
-    there = at[here]
+def same_tracks(
+    ids: npt.NDArray[np.uint64], among: tuple[npt.NDArray[np.uint64], npt.NDArray[np.intp]]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return where ids (N,) (0 = none) are, and where the key frame's features of those tracks.
+
+    Args:
+        among: the key frame's, see :attr:`Frame.sorted_ids`.
+    """
+    known, order = among
+    if len(known) == 0:
+        return np.zeros(0, np.intp), np.zeros(0, np.intp)
+    place = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+    here = np.flatnonzero((known[place] == ids) & (ids > 0))
+    return here, order[place[here]]
+
+
+def joined(
+    features: Features,
+    keyframe: Features,
+    here: npt.NDArray[np.intp],
+    there: npt.NDArray[np.intp],
+) -> Matches:
+    """Return pairs of features as matches; scores are the descriptors' cosine."""
     a, b = features.descriptors[here], keyframe.descriptors[there]
     cosine = np.clip(np.einsum("ij,ij->i", a, b), 0.0, 1.0)
     return Matches.between(features, keyframe, here, there, cosine)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from gps_denied_inference.pipeline.comparison import Comparison
 from gps_denied_inference.pipeline.features import Features
 from gps_denied_inference.pipeline.geometry import GeometricModel
 from gps_denied_inference.pipeline.matcher import Matches
@@ -24,10 +25,9 @@ class TrackUpdate:
             ``time_backwards`` every id of this frame is fresh. ``repeated`` is the previous frame
             over again (same features): ids and ages are the previous ones.
         is_keyframe: this frame is the key frame for those that follow.
-        matches_to_keyframe: pairs to the previous key frame; None where there is none.
-        geometry: the model that verified those pairs; None where none was asked for or found.
-        keyframe_features, keyframe_tag: what ``matches_to_keyframe`` points into, and the tag
-            given with that frame; None where ``matches_to_keyframe`` is.
+        to_keyframe: this frame beside the previous key frame; None where there is none.
+        keyframe_features, keyframe_tag: what its matches point into, and the tag given with that
+            frame; None where ``to_keyframe`` is.
         continued: number of features that continue a track.
         followed: number of those that were not detected but followed in the image.
         detected: whether the network saw this frame; else all its features were followed.
@@ -41,8 +41,7 @@ class TrackUpdate:
     features: Features
     event: TrackEvent
     is_keyframe: bool
-    matches_to_keyframe: Matches | None
-    geometry: GeometricModel | None
+    to_keyframe: Comparison | None
     keyframe_features: Features | None
     keyframe_tag: Any
     continued: int
@@ -51,3 +50,13 @@ class TrackUpdate:
     coasting: int
     cut: int
     counters: Mapping[str, int]
+
+    @property
+    def matches_to_keyframe(self) -> Matches | None:
+        """Pairs to the previous key frame; None where there is none."""
+        return None if self.to_keyframe is None else self.to_keyframe.matches
+
+    @property
+    def geometry(self) -> GeometricModel | None:
+        """The model that verified those pairs; None where none was asked for or found."""
+        return None if self.to_keyframe is None else self.to_keyframe.geometry

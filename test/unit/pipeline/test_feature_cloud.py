@@ -43,7 +43,7 @@ def update(ids, pixels, event="tracked", size=(WIDTH, HEIGHT)):
         np.asarray(ids, np.uint64),
         np.ones(n, np.uint32),
     )
-    return TrackUpdate(features, event, False, None, None, None, None, n, 0, True, 0, 0, {})
+    return TrackUpdate(features, event, False, None, None, None, n, 0, True, 0, 0, {})
 
 
 def flight(builder, frames):
@@ -216,3 +216,13 @@ def test_points_without_a_ray_are_left_out():
     cloud = builder.build(update(ids, pixels, "tracked", (640, 480)), STEP)
     assert cloud.track_ids.tolist() == [2]
     assert dataclasses.is_dataclass(cloud)
+
+
+def test_a_pause_is_a_gap_and_gives_no_number_twice():
+    ids = np.arange(40) + 1
+    builder = FeatureCloudBuilder(lens("plumb_bob"), cell_size=1.0)
+    _, before = flight(builder, [(ids, PIXELS[:40] - 2.0, "started"), (ids, PIXELS[:40])])
+    builder.pause()
+    first, after = flight(builder, [(ids, PIXELS[:40]), (ids, PIXELS[:40] + 1.0)])
+    assert first is None
+    assert not set(channel(before, "id")) & set(channel(after, "id"))

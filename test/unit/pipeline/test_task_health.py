@@ -183,7 +183,7 @@ def test_a_dark_flight_says_so(open_session, ground, task):
 
 def test_an_overexposed_flight_says_so(open_session, ground):
     session = open_session("track")
-    spoilt_flight(session, ground, under_noise(1.0, 252.0))
+    spoilt_flight(session, ground, under_noise(1.0, 253.0))
     assert "they are overexposed" in finding(session).line
 
 
