@@ -196,3 +196,12 @@ class FrameError(GpsDeniedInferenceError):
 
 class ThermalReadError(GpsDeniedInferenceError):
     """A thermal source gave no valid reading."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return what a library said on one line, without characters that a terminal would obey.
+
+    Libraries quote what a damaged file holds.
+    """
+    text = "".join(c if c.isprintable() else " " for c in str(error))
+    return " ".join(text.split())

@@ -16,7 +16,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from gps_denied_inference.errors import InvalidParameterError, MapError, StorageError
+from gps_denied_inference.errors import InvalidParameterError, MapError, StorageError, one_line
 from gps_denied_inference.maps.descriptor import GlobalDescriptor
 from gps_denied_inference.maps.tiles import MAX_TILE_PX, MapInfo, Place
 from gps_denied_inference.storage.files import require_regular
@@ -84,7 +84,7 @@ def read_codebook(base: sqlite3.Connection, path: Path) -> GlobalDescriptor | No
     try:
         return None if text is None else GlobalDescriptor.from_text(text)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise MapError(f"{path} is damaged: its codebook: {error}") from error
+        raise MapError(f"{path} is damaged: its codebook: {one_line(error)}") from error
 
 
 def read_info(base: sqlite3.Connection, path: Path) -> MapInfo:
@@ -105,7 +105,9 @@ def read_info(base: sqlite3.Connection, path: Path) -> MapInfo:
         return MapInfo.from_json(read_meta(base)["info"])
     except (sqlite3.DatabaseError, KeyError, TypeError, ValueError, RecursionError,
             InvalidParameterError) as error:  # fmt: skip
-        raise MapError(f"{path} is no map of gps_denied_inference, or damaged: {error}") from error
+        raise MapError(
+            f"{path} is no map of gps_denied_inference, or damaged: {one_line(error)}"
+        ) from error
 
 
 def refuse_special(path: Path) -> None:
@@ -122,4 +124,4 @@ def storage(path: Path, doing: str) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         full = "disk is full" in str(error) or "disk I/O" in str(error)
         advice = "free space there or choose another folder" if full else "check folder and rights"
-        raise StorageError(f"cannot {doing} map {path}: {error}; {advice}") from error
+        raise StorageError(f"cannot {doing} map {path}: {one_line(error)}; {advice}") from error

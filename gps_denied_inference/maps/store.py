@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from gps_denied_inference.errors import InvalidParameterError, MapError, StorageError
+from gps_denied_inference.errors import InvalidParameterError, MapError, StorageError, one_line
 from gps_denied_inference.maps.codec import Encoded, decode, whole_descriptor
 from gps_denied_inference.maps.descriptor import DIM
 from gps_denied_inference.maps.schema import (
@@ -69,7 +69,7 @@ class MapStore:
             self._places = read_places(self._base)
         except sqlite3.DatabaseError as error:
             self.close()
-            raise MapError(f"{path} is damaged: {error}") from error
+            raise MapError(f"{path} is damaged: {one_line(error)}") from error
         except BaseException:
             self.close()
             raise
@@ -112,7 +112,7 @@ class MapStore:
             rows = {id: whole_descriptor(data) for id, data in self._base.execute(query, (level,))}
             stacked = np.stack([rows[int(id)] for id in ids]) if len(ids) else np.zeros((0, DIM))
         except (sqlite3.DatabaseError, ValueError, TypeError, KeyError) as error:
-            raise MapError(f"{self.path} is damaged: its descriptors: {error}") from error
+            raise MapError(f"{self.path} is damaged: its descriptors: {one_line(error)}") from error
         return ids, np.asarray(stacked, np.float32)
 
     def describe(self, features: Features) -> FloatArray:
@@ -135,7 +135,7 @@ class MapStore:
                 id, row, place.size, self._info.model, self._info.model_sha256
             )
         except (sqlite3.DatabaseError, ValueError, TypeError) as error:
-            raise MapError(f"{self.path}: tile {id} is damaged: {error}") from error
+            raise MapError(f"{self.path}: tile {id} is damaged: {one_line(error)}") from error
         except MapError as error:
             raise MapError(f"{self.path}: {error}") from error
         return StoredTile(
@@ -155,7 +155,7 @@ class MapStore:
         try:
             found = content_hash(self._base, self._info)
         except (sqlite3.DatabaseError, ValueError, TypeError) as error:
-            raise MapError(f"{self.path} is damaged: {error}") from error
+            raise MapError(f"{self.path} is damaged: {one_line(error)}") from error
         if found != self.sha256:
             raise MapError(f"{self.path}: its content is not the one that was sealed")
 

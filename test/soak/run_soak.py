@@ -107,7 +107,7 @@ def fly(options: argparse.Namespace, folder: Path) -> Report:
             "engine_cache_directory": str(folder / "disk" / "engines"),
         }  # fmt: skip
         environment = {"GDI_FAULT": str(command), "GDI_FAULT_RUNTIME": "onnxruntime",
-                       "GDI_FAULT_PASSES": "1"}  # fmt: skip
+                       "GDI_FAULT_PASSES": "1", "PYTHONFAULTHANDLER": "1"}  # fmt: skip
         node = Node(folder, parameters, {**environment, **dds})
         stack.callback(node.close)
         autopilot = stack.enter_context(StandInAutopilot(port))

@@ -114,6 +114,9 @@ class Node:
             code = self.target.process.poll()
             if code is not None and not self._closing.is_set():
                 self.exits.append(code)
+                if code not in (-signal.SIGKILL, 75):
+                    print(f"the node ended by itself, exit code {code}:\n"
+                          f"{self.target.output[-8000:]}", flush=True)  # fmt: skip
                 for starter in self._starters:
                     starter.kill()
                     starter.wait()

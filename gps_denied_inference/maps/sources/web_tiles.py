@@ -14,7 +14,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from gps_denied_inference.errors import FrameError, MapError, StorageError
+from gps_denied_inference.errors import FrameError, MapError, StorageError, one_line
 from gps_denied_inference.images.compressed import decode_image
 from gps_denied_inference.maps.frame import LocalFrame
 from gps_denied_inference.maps.sources.gdal import fingerprint, load_rasterio
@@ -225,7 +225,7 @@ def holds_mbtiles(path: Path) -> bool:
             names = base.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
             return {"tiles", "metadata"} <= {row[0] for row in names}
     except sqlite3.DatabaseError as error:
-        raise MapError(f"map source {path} is damaged: {error}") from error
+        raise MapError(f"map source {path} is damaged: {one_line(error)}") from error
 
 
 class MbTiles:
@@ -238,7 +238,7 @@ class MbTiles:
             self._base = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
             rows = self._base.execute("SELECT name, value FROM metadata").fetchall()
         except sqlite3.DatabaseError as error:
-            raise MapError(f"{path} is no MBTiles file: {error}") from error
+            raise MapError(f"{path} is no MBTiles file: {one_line(error)}") from error
         self.attribution = str(dict(rows).get("attribution", ""))
 
     def index(self) -> dict[int, tuple[int, int, int, int]]:

@@ -196,6 +196,17 @@ def test_map_files(tmp_path: Path, map_file: Path) -> None:
     fuzz(mutated((good,)), target, 300)
 
 
+def test_what_a_damaged_map_holds_is_quoted_on_one_line(tmp_path: Path, map_file: Path) -> None:
+    path = tmp_path / "map.gdimap"
+    shutil.copyfile(map_file, path)
+    with sqlite3.connect(path) as base:
+        base.execute("UPDATE meta SET value = CAST(x'630a1b5b326aff' AS TEXT)")
+    base.close()
+    with pytest.raises(GpsDeniedInferenceError) as caught:
+        MapStore(path)
+    assert str(caught.value).isprintable()
+
+
 def test_map_contents(tmp_path: Path, map_file: Path) -> None:
     """A database that is whole, with values in it that are not what they were."""
     path = tmp_path / "map.gdimap"
