@@ -143,6 +143,7 @@ def test_a_reference_that_no_frame_used_is_kept_across_activations(make_node, co
     listener.destroy_node()
 
 
+@pytest.mark.alone
 def test_activate_takes_at_most_10_ms(make_node):
     node = make_node()
     node.trigger_configure()

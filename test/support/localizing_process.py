@@ -43,11 +43,15 @@ class Heard:
     index: int = 0
     ahead: float = 0.0
     """s that the camera's clock is ahead of this one."""
+    most_ns: int = 0
+    """ns between two frames at most, by the camera's clock; 0 = as it comes."""
 
     def publish(self, height: bool = True, image: np.ndarray | None = None) -> int:
         """Publish the next frame and what goes with it; return its stamp."""
         index, self.index = self.index, self.index + 1
-        stamp = time.time_ns() + round(self.ahead * 1e9)
+        now = time.time_ns()
+        self.clock = min(now, self.clock + self.most_ns) if self.stamps and self.most_ns else now
+        stamp = self.clock + round(self.ahead * 1e9)
         if image is None:
             image = cv2.cvtColor(self.flight.render(index), cv2.COLOR_RGB2GRAY)
         info = CameraInfo(width=WIDTH, height=HEIGHT, distortion_model="plumb_bob")
@@ -68,6 +72,7 @@ class Heard:
     def __post_init__(self) -> None:
         node = self.driver.node
         self.stamps: dict[int, int] = {}
+        self.clock = 0
         self.info = node.create_publisher(CameraInfo, "camera_info", 10)
         self.height = node.create_publisher(Float64, "prior/height", 10)
         self.range = node.create_publisher(Range, "prior/range", 10)
