@@ -19,39 +19,26 @@ import numpy as np
 import numpy.typing as npt
 
 from gps_denied_inference.errors import InvalidParameterError, UnknownNameError
-from gps_denied_inference.pipeline import geometry as geo
-from gps_denied_inference.pipeline.acceptance import MIN_CONFIDENCE
 from gps_denied_inference.pipeline.comparison import Comparison
 from gps_denied_inference.pipeline.features import Features
-from gps_denied_inference.pipeline.geometry import GeometricModel, Points
-from gps_denied_inference.pipeline.matcher import Matcher, Matches, MutualNearestNeighbour
+from gps_denied_inference.pipeline.geometry import Points
+from gps_denied_inference.pipeline.matcher import Matcher, Matches
 from gps_denied_inference.pipeline.tracking.flow import View, see_motion
-from gps_denied_inference.pipeline.tracking.following import CLEAR, carry, follow, foreseen, scouted
+from gps_denied_inference.pipeline.tracking.following import carry, follow, scouted
 from gps_denied_inference.pipeline.tracking.frame import Frame
 from gps_denied_inference.pipeline.tracking.ids import PROCESS_IDS
 from gps_denied_inference.pipeline.tracking.ids import IdSource as IdSource
 from gps_denied_inference.pipeline.tracking.keyframes import compare, has_moved_on
 from gps_denied_inference.pipeline.tracking.links import find_links
-from gps_denied_inference.pipeline.tracking.motion import Motion, Step
+from gps_denied_inference.pipeline.tracking.motion import Step
 from gps_denied_inference.pipeline.tracking.tracks import Links, Tracks, same_tracks
 from gps_denied_inference.pipeline.tracking.update import TrackEvent, TrackUpdate
+from gps_denied_inference.pipeline.tracking.verified import EFFORT, VerifiedMatcher
 from gps_denied_inference.settings import GeometryModel
 
 MODELS: tuple[GeometryModel, ...] = get_args(GeometryModel)
 FOLLOWED_SHARE = 0.5
 """Of the last detection's features: with fewer left to follow, a frame must be detected."""
-
-SAMPLE = 200
-"""Features of a frame that tell how it moved, where a frame before is beyond doubt."""
-
-SURE = 2.0 * MIN_CONFIDENCE
-"""Confidence with which a sample needs no other pairs beside it, if :data:`CLEAR` agree."""
-
-EFFORT = 1000
-SAMPLE_EFFORT = 200
-"""Samples that a search for the motion draws at most, among all pairs and among a sample's: frames
-that cannot be tracked cost no more than others. Of pairs with three right ones in ten, a thousand
-samples miss the motion once in three thousand frames."""
 
 TAKE_TURNS = 3
 """Frames lost in a row, from which on each is held against one earlier frame instead of two."""
@@ -103,7 +90,7 @@ class Tracker:
         for name, value in (("threshold", threshold), ("max_gap", max_gap)):
             if not value > 0.0:
                 raise InvalidParameterError(name, value, "> 0")
-        self._matcher = matcher
+        self._verified = VerifiedMatcher(matcher, geometry, threshold)
         self._model = geometry
         self._threshold = threshold
         self._max_followed = max_followed
@@ -194,10 +181,10 @@ class Tracker:
             return self._report(newest, "repeated", continued=continued, detected=False)
         if not 0 < elapsed <= self._max_gap_ns:
             return None
-        motion = self._foreseen(newest, newest.view, view, elapsed)
+        motion = self._verified.foreseen(newest, newest.view, view, elapsed)
         if motion is None:
             seen = see_motion(newest.view, view, newest.features)
-            model = self._verify(seen)
+            model = self._verified.verify(seen)
             if model is None:
                 return None
             motion = scouted(newest.seen, seen, model, newest.view, view, self._threshold)
@@ -218,8 +205,9 @@ class Tracker:
         compared = None
         keyframe = self._keyframe
         if keyframe is not None:
-            matches = self._matcher.match(features, keyframe.features)
-            compared = Comparison.of(matches, self._verify(matches))
+            compared = Comparison.of(
+                *self._verified.match(features, keyframe.features, sampled=False)
+            )
         frame = self._with_fresh_ids(features, stamp_ns, tag)
         self._newest = self._anchor = self._keyframe = frame
         self._lost = 0
@@ -341,42 +329,6 @@ class Tracker:
         features = dataclasses.replace(features, track_ids=ids, track_ages=ages)
         return Frame(features, detected, self._view, stamp_ns, tag, tracks, to_keyframe, step)
 
-    def _foreseen(self, earlier: Frame, before: View, now: View, elapsed_ns: int) -> Motion | None:
-        """Return the motion since an earlier frame where it goes on as it was; else None."""
-        if self._model == "none" or earlier.step is None:
-            return None
-        step = earlier.step.lasting(elapsed_ns, self._model)
-        if step is None:
-            return None
-        return foreseen(earlier.seen, step, self._model, before, now, self._threshold)
-
-    def _verify(
-        self, matches: Matches, start: Points | None = None, effort: int = EFFORT
-    ) -> GeometricModel | None:
-        if self._model == "none":
-            return None
-        return geo.verify(matches, self._model, self._threshold, start=start, effort=effort)
-
-    def _match(self, features: Features, earlier: Frame) -> tuple[Matches, GeometricModel | None]:
-        """Match to an earlier frame; return the pairs and what verified them.
-
-        With images, only the motion is asked for: a sample tells it where it is beyond doubt. After
-        a lost frame it hardly is.
-        """
-        matcher = self._matcher
-        if (
-            self._view is not None
-            and not self._lost
-            and isinstance(matcher, MutualNearestNeighbour)
-        ):
-            rows = np.arange(0, features.count, max(1, features.count // SAMPLE))
-            matches = matcher.match_some(features, earlier.features, rows)
-            model = self._verify(matches, effort=SAMPLE_EFFORT)
-            if model is not None and model.confidence > SURE and model.inlier_count > CLEAR:
-                return matches, model
-        matches = matcher.match(features, earlier.features)
-        return matches, self._verify(matches)
-
     def _link(
         self, features: Features, earlier: Frame, elapsed_ns: int
     ) -> tuple[Features, Links] | None:
@@ -387,10 +339,12 @@ class Tracker:
         """
         before, now, motion = earlier.view, self._view, None
         if before is not None and now is not None:
-            motion = self._foreseen(earlier, before, now, elapsed_ns)
+            motion = self._verified.foreseen(earlier, before, now, elapsed_ns)
         matches, model = Matches.none(), None
         if motion is None:
-            matches, model = self._match(features, earlier)
+            # With images a sample will do; after a lost frame it hardly does.
+            sampled = now is not None and not self._lost
+            matches, model = self._verified.match(features, earlier.features, sampled)
             if self._model == "none":
                 return (features, _unverified(matches)) if matches.count else None
             if model is None:
