@@ -41,7 +41,7 @@ from gps_denied_inference.node.status import StatusPublisher, camera_status
 from gps_denied_inference.node.thermal_publisher import ThermalStatePublisher
 from gps_denied_inference.node.transitions import FAILURE, SUCCESS, described, reported, traced
 from gps_denied_inference.pipeline.accounting import FrameAccounting, summed_up
-from gps_denied_inference.runtimes.memory import give_back_freed
+from gps_denied_inference.runtimes.memory import apart_from_frames, give_back_freed
 from gps_denied_inference.runtimes.serial_thread import SerialThread
 from gps_denied_inference.session import InferenceSession
 from gps_denied_inference.settings import Settings
@@ -114,8 +114,8 @@ class InferenceNode(ManagedNode):
         """Check, gate, build, load, warm up; nothing stays taken on failure."""
         self._say("checking parameters", 0.0)
         try:
-            self._configure()
-            give_back_freed()
+            with apart_from_frames():
+                self._configure()
         except BaseException as error:  # noqa: BLE001 - a library may raise anything
             self._release()
             failure = f"configure failed: {described(error)}"

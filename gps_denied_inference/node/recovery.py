@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 EXIT_CODE = 75
 """Of a process that ends because only another process can help (EX_TEMPFAIL of sysexits.h)."""
 
-PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0)
+PAUSES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """s before each restart in a row; after the last one the process ends."""
 
 STEADY = 30.0

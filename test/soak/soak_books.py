@@ -7,6 +7,7 @@ Pure: made of what the camera wrote down, what was heard of the answers, and wha
 from __future__ import annotations
 
 import bisect
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -59,6 +60,8 @@ class Period:
         overcounted: frames that a status counted and that were never sent, at worst.
         unheard: answers that a status counted and that were not heard.
         reasons: why frames were dropped.
+        unexplained_at, overcounted_at: s, of the status at which each was at its worst.
+        overcounted_reasons: why frames were dropped, until ``overcounted_at``.
     """
 
     begin: float
@@ -70,6 +73,9 @@ class Period:
     overcounted: int = 0
     unheard: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    unexplained_at: float = math.nan
+    overcounted_at: float = math.nan
+    overcounted_reasons: Counter[str] = field(default_factory=Counter)
 
 
 def periods(counts: Sequence[Count]) -> list[tuple[Count, list[Count]]]:
@@ -118,8 +124,7 @@ def judge(
     period = Period(active[0].time, last.time)
     period.answered = last.frames_out - before.frames_out
     period.dropped = last.dropped - before.dropped
-    period.reasons = Counter(last.reasons)
-    period.reasons.subtract(before.reasons)
+    period.reasons = _since(before, last)
     times = [answer.time for answer in answers]
     for count in active:
         said = count.frames_out - before.frames_out
@@ -131,13 +136,23 @@ def judge(
         dropped = count.dropped - before.dropped
         known = said - period.unheard  # answers are missed while the topic is still being found
         old = min(known, bisect.bisect(times, count.time - SETTLING))
-        if old > 0:
-            period.unexplained = max(period.unexplained, missing[old - 1] - dropped)
+        if old > 0 and missing[old - 1] - dropped > period.unexplained:
+            period.unexplained, period.unexplained_at = missing[old - 1] - dropped, count.time
         if known > 0:
             period.gaps = max(period.gaps, missing[min(known, len(missing)) - 1])
         until = bisect.bisect(sent, count.time)
-        period.overcounted = max(period.overcounted, said + dropped - (until - first))
+        more = said + dropped - (until - first)
+        if more > period.overcounted:
+            period.overcounted, period.overcounted_at = more, count.time
+            period.overcounted_reasons = _since(before, count)
     return period
+
+
+def _since(before: Count, count: Count) -> Counter[str]:
+    """Return the frames dropped between two statuses, by reason."""
+    reasons = Counter(count.reasons)
+    reasons.subtract(before.reasons)
+    return reasons
 
 
 def judge_all(

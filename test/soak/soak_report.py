@@ -175,9 +175,23 @@ class Report:
                     "gaps": p.gaps,
                     "dropped": p.dropped,
                     "unexplained": p.unexplained,
+                    "at_min": (p.unexplained_at - self.begin) / 60.0,
+                    "after": self._struck_before(p.unexplained_at),
                 }
                 for p in self.periods
                 if p.unexplained
+            ],
+            "overcounted_in": [
+                {
+                    "from_min": (p.begin - self.begin) / 60.0,
+                    "to_min": (p.end - self.begin) / 60.0,
+                    "overcounted": p.overcounted,
+                    "at_min": (p.overcounted_at - self.begin) / 60.0,
+                    "after": self._struck_before(p.overcounted_at),
+                    "drop_reasons": dict(p.overcounted_reasons),
+                }
+                for p in self.periods
+                if p.overcounted
             ],
             "frames_overcounted": sum(p.overcounted for p in self.periods),
             "answers_not_heard_here": sum(p.unheard for p in self.periods),
@@ -188,6 +202,11 @@ class Report:
             "processes": memory,
             "notes": list(self.notes),
         }
+
+    def _struck_before(self, time: float) -> str:
+        """Return the last fault that began before a moment, and how many s before."""
+        struck = [s for s in self.struck if s.begin <= time]
+        return f"{struck[-1].name} {time - struck[-1].begin:.1f} s before" if struck else ""
 
     @staticmethod
     def broken(figures: Mapping[str, Any]) -> list[str]:
@@ -272,10 +291,9 @@ class Report:
             axes[0].plot(minutes(edges[:-1]), counts[:-1] / span, label=name, linewidth=1.0)
         axes[0].set_ylabel("frames / Hz")
         axes[0].set_ylim(bottom=0.0)
-        axes[1].stem(
-            [minutes(s.due) for s in self.struck],
+        axes[1].vlines(
+            [minutes(s.due) for s in self.struck], 0.0,
             [min(s.recovered, 2 * RECOVERY_LIMIT) for s in self.struck],
-            basefmt=" ", markerfmt=".",
         )  # fmt: skip
         axes[1].axhline(RECOVERY_LIMIT, color="#b91c1c", linestyle="--", linewidth=1.0)
         axes[1].set_ylabel("active again\nafter / s")

@@ -94,3 +94,38 @@ print(full, kept, resident())
     full, kept, left = ran(code)
     assert kept > full - 20
     assert left < full - 80
+
+
+def test_what_engines_took_goes_back_whole_where_they_were_loaded_apart() -> None:
+    code = """
+memory.keep_to_one_arena()
+large, small = [], []
+with memory.apart_from_frames():
+    for _ in range(100):
+        large.append(take(MIB))
+        small.append(take(20_000))
+full = resident()
+[libc.free(block) for block in large]
+left = resident()
+again = [take(MIB) for _ in range(40)]  # of frames: their memory is kept
+[libc.free(block) for block in again]
+print(full, left, resident())
+"""
+    full, left, kept = ran(code)
+    assert left < full - 80
+    assert kept > left + 20
+
+
+def test_a_user_s_thresholds_stay_while_engines_are_loaded() -> None:
+    code = """
+memory.keep_to_one_arena()
+with memory.apart_from_frames():
+    blocks = [(take(MIB), take(20_000)) for _ in range(100)]
+full = resident()
+[libc.free(block) for block, _ in blocks]
+print(full, resident())
+"""
+    full, left = ran(
+        code, MALLOC_TRIM_THRESHOLD_=str(1 << 30), MALLOC_MMAP_THRESHOLD_=str(16 << 20)
+    )
+    assert left > full - 20
