@@ -55,6 +55,7 @@ class Locator:
             raise ConfigurationError(f"map_file {error}") from error
         self.store = MapStore(path)
         self._networks: Networks | None = None
+        self._localizer: FrameLocalizer | None = None
         try:
             self._open(settings, progress)
         except BaseException:
@@ -117,10 +118,15 @@ class Locator:
         Raises:
             FrameError, InferenceError, DeviceOutOfMemoryError, MapError.
         """
+        if self._localizer is None:
+            raise ValueError("the locator is closed")
         return self._localizer.locate(image, prior, optics_of(image, camera))
 
     def close(self) -> None:
         """Give everything back. May be called more than once."""
+        localizer, self._localizer = self._localizer, None
+        if localizer is not None:
+            localizer.close()
         networks, self._networks = self._networks, None
         if networks is not None:
             networks.close()

@@ -7,7 +7,7 @@ global descriptor, and a vote of nearest neighbours among the local features.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import cv2
@@ -95,26 +95,25 @@ def vote(sight: Sight, tile: Tile) -> float:
         return 0.0
     cosine = ours @ theirs.T
     best = cosine.argmax(axis=1)
-    value = np.take_along_axis(cosine, best[:, None], axis=1)[:, 0]
+    value = cosine[np.arange(len(ours)), best]
     query = np.flatnonzero(value == cosine.max(axis=0)[best])
     ground = ground_points(tile, tile.features.keypoints[best[query]])
-    displacement = ground[:, 0] + 1j * ground[:, 1] - sight.plane[query]
     cell = CELL * max(tile.width, tile.height) * tile.gsd
-    corner = complex(tile.east, tile.north - tile.height * tile.gsd)
-    at = (displacement - corner) / cell
+    corner = np.array([tile.east, tile.north - tile.height * tile.gsd])
+    seen = sight.plane[query].view(np.float64).reshape(-1, 2)
+    at = np.floor((ground - seen - corner) / cell).astype(np.int64) + 1
     cells = round(1.0 / CELL) + 2
-    column = np.floor(at.real).astype(np.int64) + 1
-    row = np.floor(at.imag).astype(np.int64) + 1
-    inside = (column >= 0) & (column < cells) & (row >= 0) & (row < cells)
+    inside = ((at >= 0) & (at < cells)).all(axis=1)
     weight = np.exp(VOTE_SHARPNESS * (value[query][inside] - 1.0))
-    votes = np.zeros((cells, cells), np.float32)
-    np.add.at(votes, (row[inside], column[inside]), weight)
+    column, row = at[inside].T
+    counted = np.bincount(row * cells + column, weight, cells * cells)
+    votes = counted.astype(np.float32).reshape(cells, cells)
     pooled = cv2.boxFilter(votes, -1, (2, 2), normalize=False, borderType=cv2.BORDER_CONSTANT)
     return float(pooled.max())
 
 
 def shortlist(
-    sights: Sequence[Sight], tiles: Iterable[Tile], most: int, threads: int = 1
+    sights: Sequence[Sight], tiles: Iterable[Tile], most: int, voters: Executor | None = None
 ) -> list[tuple[Sight, Tile]]:
     """Return the pairs of view and tile with the most votes, best first.
 
@@ -122,14 +121,11 @@ def shortlist(
         sights: views.
         tiles: all are voted on, where there are more than ``most`` pairs.
         most: pairs.
-        threads: that vote side by side, at least 1.
+        voters: what votes side by side; None votes one after the other.
     """
     pairs = [(sight, tile) for tile in tiles for sight in sights]
     if len(pairs) <= most:
         return pairs
-    if threads > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            votes = np.array(list(pool.map(lambda pair: vote(*pair), pairs)))
-    else:
-        votes = np.array([vote(sight, tile) for sight, tile in pairs])
+    each = voters.map if voters is not None else map
+    votes = np.array(list(each(lambda pair: vote(*pair), pairs)))
     return [pairs[index] for index in np.argsort(-votes, kind="stable")[:most]]

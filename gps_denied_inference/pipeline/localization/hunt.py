@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -51,7 +52,7 @@ class Tools:
         matcher: for that network.
         size: width and height of the extractor's input, px.
         describe: makes the map's kind of global descriptor; None leaves it out.
-        threads: CPU threads that vote for tiles.
+        voters: threads that vote for tiles side by side; None = the search's own does.
     """
 
     source: TileSource
@@ -59,7 +60,7 @@ class Tools:
     matcher: SeveralMatcher
     size: tuple[int, int]
     describe: sieve.Describe | None
-    threads: int
+    voters: Executor | None
 
 
 class Hunt:
@@ -108,7 +109,7 @@ class Hunt:
             )  # fmt: skip
         with self._timed("vote"):
             tiles = (self._tools.source.load(int(id)) for id in ids)
-            chosen = sieve.shortlist(sights, tiles, matched, self._tools.threads)
+            chosen = sieve.shortlist(sights, tiles, matched, self._tools.voters)
         for start in range(0, len(chosen), PAIRS_AT_ONCE):
             if start and enough(self.places()):
                 break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from gps_denied_inference.pipeline.localization.acceptance import (
@@ -76,8 +77,14 @@ class FrameLocalizer:
         threads: int = 1,
     ) -> None:
         threads = threads or len(os.sched_getaffinity(0))
-        self._tools = Tools(source, extractor, matcher, size, describe, threads)
+        voters = ThreadPoolExecutor(threads, "vote") if threads > 1 else None
+        self._tools = Tools(source, extractor, matcher, size, describe, voters)
         self._search = search or Search()
+
+    def close(self) -> None:
+        """End the threads that vote."""
+        if self._tools.voters is not None:
+            self._tools.voters.shutdown()
 
     def locate(self, frame: Image, prior: Prior, optics: Optics) -> Attempt:
         """Find where a frame was taken.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -201,7 +202,7 @@ def _gather(seed: Pairing, pairings: Iterable[Pairing]) -> Place:
         residuals = np.abs(similarity(sight.plane[indices]) - ground)
         best = nearest_each(indices, residuals, threshold)
         fitted = fit(sight.plane[indices[best]], ground[best])
-        if fitted is None or not sight.bounds.hold(np.array([fitted.a]))[0]:
+        if fitted is None or not sight.bounds.holds(fitted.a):
             break
         similarity = fitted
     agreeing, silent = [], []
@@ -227,6 +228,7 @@ def nearest_each(
     return np.asarray(rows[np.sort(first)], np.int64)
 
 
+@functools.lru_cache(maxsize=8)  # asked for several times while one frame is searched
 def _covered(sight: Sight) -> Complex:
     """Return a grid of points of the view's plane, m, that the frame covers."""
     inside = sight.view.inside

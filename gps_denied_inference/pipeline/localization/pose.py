@@ -234,7 +234,9 @@ def estimate(
 
     def deviations(pose: Pose) -> tuple[Points, Points]:
         at, slopes = pose.project_with_slopes(ground)
-        return np.nan_to_num((at - rays) * to_px, nan=1e3), slopes * to_px
+        off = (at - rays) * to_px
+        off[np.isnan(off)] = 1e3
+        return off, slopes * to_px
 
     pose, scale = start, threshold_px / 2.0
     for _ in range(ITERATIONS):
@@ -279,13 +281,13 @@ def _covariance(
         prior: (9, 9) information.
     """
     variance = max(float(np.mean(residuals**2)), LEAST_RMS_PX**2)
-    information = np.einsum("nij,nik->jk", slope, slope) / variance
+    flat = slope.reshape(-1, slope.shape[2])
+    information = flat.T @ flat / variance
     inverse = np.linalg.pinv(information)
-    names, alike = np.unique(cells), 0.0
-    for name in names:
-        own = cells == name
-        score = np.einsum("nij,ni->j", slope[own], residuals[own]) / variance
-        alike += float(score @ inverse @ score)
+    names, number = np.unique(cells, return_inverse=True)
+    scores = np.zeros((len(names), slope.shape[2]))
+    np.add.at(scores, number, (slope * residuals[:, :, None]).sum(axis=1) / variance)
+    alike = float(((scores @ inverse) * scores).sum())
     few = len(names) / max(len(names) - 1, 1)
     share = 1.0 / max(1.0, few * alike / len(information))
     return np.asarray(np.linalg.inv(information * share + prior), np.float64)

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gps_denied_inference.pipeline.localization.prior import cross
-
 Array = npt.NDArray[np.float64]
 
 EAST, NORTH, HEIGHT, HEADING, TILT, FOCAL, SLOPE = 0, 1, 2, 3, slice(4, 6), 6, slice(7, 9)
@@ -33,17 +31,25 @@ def turn_by_heading(turn: Array) -> Array:
 
 def turn_by_gravity(heading: float, gravity: Array, change: Array) -> Array:
     """Return how ``rotation(heading, gravity)`` changes as gravity changes, (3, 3)."""
-    up = np.array([0.0, -1.0, 0.0])
-    level = up - (up @ gravity) * gravity
-    length = float(np.linalg.norm(level))
-    ahead = level / length
-    level_by = -(up @ change) * gravity - (up @ gravity) * change
-    ahead_by = (level_by - (ahead @ level_by) * ahead) / length
-    right_by = cross(change, ahead) + cross(gravity, ahead_by)
+    # On single numbers: numpy takes longer to begin than these few products take.
+    g, c = tuple(gravity.tolist()), tuple(change.tolist())
+    level = (g[1] * g[0], g[1] * g[1] - 1.0, g[1] * g[2])
+    length = math.sqrt(level[0] ** 2 + level[1] ** 2 + level[2] ** 2) or math.nan
+    ahead = tuple(x / length for x in level)
+    level_by = tuple(c[1] * x + g[1] * y for x, y in zip(g, c, strict=True))
+    along = sum(x * y for x, y in zip(ahead, level_by, strict=True))
+    ahead_by = tuple((x - along * y) / length for x, y in zip(level_by, ahead, strict=True))
+    right_by = tuple(x + y for x, y in zip(_crossed(c, ahead), _crossed(g, ahead_by), strict=True))
     cosine, sine = math.cos(heading), math.sin(heading)
-    return np.stack([
-        sine * ahead_by + cosine * right_by, cosine * ahead_by - sine * right_by, -change,
+    return np.array([
+        [sine * x + cosine * y for x, y in zip(ahead_by, right_by, strict=True)],
+        [cosine * x - sine * y for x, y in zip(ahead_by, right_by, strict=True)],
+        [-x for x in c],
     ])  # fmt: skip
+
+
+def _crossed(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, float, float]:
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +77,10 @@ class Derivatives:
             height: m.
         """
         by_tilt = gravity_by_tilt(gravity)
-        turns = np.stack([
-            turn_by_heading(turn), *(turn_by_gravity(heading, gravity, row) for row in by_tilt),
-        ])  # fmt: skip
+        turns = np.empty((3, 3, 3))
+        turns[0] = turn_by_heading(turn)
+        for index, row in enumerate(by_tilt, 1):
+            turns[index] = turn_by_gravity(heading, gravity, row)
         ahead = turn[:, 2]
         reach = -height / ahead[2]
         axis = np.zeros((2, ELEMENTS))

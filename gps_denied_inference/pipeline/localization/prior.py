@@ -91,12 +91,19 @@ def rotation(heading: float, gravity: Vector) -> Vector:
         heading: of the image's top on the ground, rad clockwise from north.
         gravity: unit vector in the camera's frame; not along the image's y axis.
     """
-    up = np.array([0.0, -1.0, 0.0])
-    ahead = up - (up @ gravity) * gravity
-    ahead /= np.linalg.norm(ahead)
-    right = cross(gravity, ahead)
+    # On single numbers: numpy takes longer to begin than these few products take.
+    x, y, z = gravity.tolist()
+    length = math.sqrt((y * x) ** 2 + (y * y - 1.0) ** 2 + (y * z) ** 2) or math.nan
+    ahead = (y * x / length, (y * y - 1.0) / length, y * z / length)
+    right = (
+        y * ahead[2] - z * ahead[1], z * ahead[0] - x * ahead[2], x * ahead[1] - y * ahead[0],
+    )  # fmt: skip
     cosine, sine = math.cos(heading), math.sin(heading)
-    return np.stack([sine * ahead + cosine * right, cosine * ahead - sine * right, -gravity])
+    return np.array([
+        [sine * a + cosine * b for a, b in zip(ahead, right, strict=True)],
+        [cosine * a - sine * b for a, b in zip(ahead, right, strict=True)],
+        [-x, -y, -z],
+    ])  # fmt: skip
 
 
 def heading_and_gravity(matrix: npt.NDArray[np.floating]) -> tuple[float, Vector]:

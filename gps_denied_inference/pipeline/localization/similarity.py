@@ -6,6 +6,7 @@ angle of a and scales by its modulus; what this form cannot express is a mirror.
 
 from __future__ import annotations
 
+import cmath
 import math
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ SAMPLES = 600
 """Pairs of pairs tried: with one right pair in ten, both of a sample are right six times."""
 POLISHED = 5
 """Best samples that are fitted to their inliers."""
+IN_CACHE = 8_192
+"""Residuals that are computed at a time."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,12 @@ class Bounds:
         kept: Mask = (size >= self.least_scale) & (size <= self.most_scale)
         kept &= np.abs(np.angle(a)) <= self.most_turn
         return kept
+
+    def holds(self, a: complex) -> bool:
+        """Tell whether one a keeps to them."""
+        return (
+            self.least_scale <= abs(a) <= self.most_scale and abs(cmath.phase(a)) <= self.most_turn
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,8 +128,7 @@ def search(
         return None
     a, first = a[kept], first[kept]
     b = w[first] - a * z[first]
-    # Truncated squares rank models of equal count by how well their inliers fit (MSAC).
-    cost = np.minimum(_squares(a, b, z, w), threshold**2).sum(axis=1)
+    cost = _costs(a, b, z, w, threshold)
     best: Agreement | None = None
     for index in np.argsort(cost)[:POLISHED]:
         similarity = Similarity(a[index], b[index])
@@ -135,30 +143,44 @@ def search(
     return best
 
 
-def _squares(a: Complex, b: Complex, z: Complex, w: Complex) -> npt.NDArray[np.float64]:
-    """Return |a z + b - w|^2 (N, M) of N similarities and M pairs."""
+def _costs(
+    a: Complex, b: Complex, z: Complex, w: Complex, threshold: float
+) -> npt.NDArray[np.float64]:
+    """Return for each similarity (N,) the sum over all pairs (M,) of min(|a z + b - w|, threshold)^2.
+
+    Truncated squares rank models of equal count by how well their inliers fit (MSAC).
+    """
     # As products of matrices, about the middle of w: maps are kilometres wide, residuals metres.
     middle = w.mean()
     ones = np.ones(len(z))
     off = b - middle
     real = np.stack([a.real, -a.imag, off.real, -np.ones(len(a))], axis=1)
     imag = np.stack([a.imag, a.real, off.imag, -np.ones(len(a))], axis=1)
-    squares = (real @ np.stack([z.real, z.imag, ones, (w - middle).real])) ** 2
-    squares += (imag @ np.stack([z.real, z.imag, ones, (w - middle).imag])) ** 2
-    return np.asarray(squares, np.float64)
+    to_real = np.stack([z.real, z.imag, ones, (w - middle).real])
+    to_imag = np.stack([z.real, z.imag, ones, (w - middle).imag])
+    costs = np.empty(len(a))
+    some = max(1, IN_CACHE // len(z))
+    for first in range(0, len(a), some):
+        now = slice(first, first + some)
+        squares, more = real[now] @ to_real, imag[now] @ to_imag
+        np.square(squares, out=squares)
+        np.square(more, out=more)
+        squares += more
+        np.minimum(squares, threshold**2, out=squares).sum(axis=1, out=costs[now])
+    return costs
 
 
 def fit(z: Complex, w: Complex) -> Similarity | None:
     """Return the least-squares similarity of pairs (M,), None for fewer than two points."""
     if len(z) < 2:
         return None
-    z_mean, w_mean = z.mean(), w.mean()
+    z_mean, w_mean = complex(z.sum()) / len(z), complex(w.sum()) / len(w)
     centred = z - z_mean
-    spread = float(np.sum(np.abs(centred) ** 2))
+    spread = float(np.vdot(centred, centred).real)
     if spread <= 0.0:
         return None
-    a = complex(np.sum(np.conj(centred) * (w - w_mean)) / spread)
-    return Similarity(a, complex(w_mean - a * z_mean))
+    a = complex(np.vdot(centred, w - w_mean)) / spread
+    return Similarity(a, w_mean - a * z_mean)
 
 
 def _polish(
@@ -168,7 +190,7 @@ def _polish(
     similarity = start
     for _ in range(5):
         fitted = fit(z[inliers], w[inliers])
-        if fitted is None or not bounds.hold(np.array([fitted.a]))[0]:
+        if fitted is None or not bounds.holds(fitted.a):
             break
         again = np.abs(fitted(z) - w) < threshold
         if np.count_nonzero(again) < np.count_nonzero(inliers):

@@ -23,7 +23,7 @@ REFINED_PX = 0.75 * THRESHOLD_PX
 """px of the tile: residual of an inlier once perspective is accounted for."""
 LEAST_PAIRS = 6
 MOST_SOLVED = 3
-"""Places that are refined: what a flight may have to decide between."""
+"""Places that are refined where the best one is not believed: a flight may decide between them."""
 
 
 def judge(
@@ -39,21 +39,23 @@ def judge(
         rules: of acceptance.
 
     Returns:
-        The places that a camera could see so, best first, and a reason; an empty one says that the
-        first of them is believed.
+        The best place alone and an empty reason where it is believed; else the places that a camera
+        could see so, best first, and why the best one is not believed.
     """
-    solved = [
-        _solve(place, todo, searched, _runner_up(place, found), prior, 1 if index else 2)
-        for index, place in enumerate(found[:MOST_SOLVED])
-    ]
-    fixes = tuple(fix for fix in solved if fix is not None)
-    best = solved[0]
+    best = _solve(found[0], todo, searched, _runner_up(found[0], found), prior, 2)
     if best is None:
-        return fixes, "implausible_tilt"
-    reason = refusal(found[0], found[1:], searched, rules)
-    if reason is None and not _plausible(best, todo):
-        reason = "implausible_height"
-    return fixes, reason or ""
+        reason = "implausible_tilt"
+    else:
+        reason = refusal(found[0], found[1:], searched, rules) or ""
+        if not reason and not _plausible(best, todo):
+            reason = "implausible_height"
+    if best is not None and not reason:
+        return (best,), ""
+    solved = [best] + [
+        _solve(place, todo, searched, _runner_up(place, found), prior, 1)
+        for place in found[1:MOST_SOLVED]
+    ]
+    return tuple(fix for fix in solved if fix is not None), reason
 
 
 def _runner_up(place: Place, found: Sequence[Place]) -> int:

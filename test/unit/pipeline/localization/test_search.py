@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -195,7 +196,8 @@ class TestCandidates:
         wrong = world.sight(complex(4000.0, 0.0), strangers=90)
         chosen = candidates.shortlist([wrong, right], world.tiles, 4)
         assert len(chosen) == 4
-        assert chosen == candidates.shortlist([wrong, right], world.tiles, 4, threads=3)
+        with ThreadPoolExecutor(3) as voters:
+            assert chosen == candidates.shortlist([wrong, right], world.tiles, 4, voters)
         sight, tile = chosen[0]
         assert sight is right
         assert abs(tile.east + 64.0 - 100.0) <= 64.0
