@@ -146,9 +146,10 @@ def search(
 def _costs(
     a: Complex, b: Complex, z: Complex, w: Complex, threshold: float
 ) -> npt.NDArray[np.float64]:
-    """Return for each similarity (N,) the sum over all pairs (M,) of min(|a z + b - w|, threshold)^2.
+    """Return for each similarity (N,) the squared residuals of all pairs (M,), summed up.
 
-    Truncated squares rank models of equal count by how well their inliers fit (MSAC).
+    A residual beyond the threshold counts as the threshold:
+    truncated squares rank models of equal count by how well their inliers fit (MSAC).
     """
     # As products of matrices, about the middle of w: maps are kilometres wide, residuals metres.
     middle = w.mean()
