@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -84,32 +83,67 @@ def narrow(
     return np.asarray(ids[best[np.argsort(-score[best], kind="stable")]], np.int64)
 
 
-def vote(sight: Sight, tile: Tile) -> float:
-    """Say how strongly mutual nearest neighbours of a view and a tile point to one place.
+def votes(
+    sight: Sight, tiles: Sequence[Tile], voters: Executor | None = None
+) -> npt.NDArray[np.float64]:
+    """Say for each tile how strongly mutual nearest neighbours of it and a view point to one place.
 
     View and tile are both north-up and of one scale: right pairs differ by one displacement, to
     within what heading and height are off. The fullest cell of displacements is the vote.
+
+    Args:
+        sight: the view.
+        tiles: T.
+        voters: what compares descriptors side by side; None: one tile after the other.
+
+    Returns:
+        (T,) votes.
+    """
+    each = voters.map if voters is not None else map
+    pairs = list(each(lambda tile: _mutual(sight, tile), tiles))
+    if not pairs:
+        return np.zeros(0)
+    query, weight = (np.concatenate(part) for part in list(zip(*pairs, strict=True))[::2])
+    ground = np.concatenate([
+        ground_points(tile, tile.features.keypoints[partner])
+        for tile, (_, partner, _) in zip(tiles, pairs, strict=True)
+    ])  # fmt: skip
+    number = np.repeat(np.arange(len(tiles)), [len(one) for one, _, _ in pairs])
+    side = np.array([max(tile.width, tile.height) * tile.gsd for tile in tiles])
+    corner = np.array([[tile.east, tile.north - tile.height * tile.gsd] for tile in tiles])
+    seen = sight.plane[query].view(np.float64).reshape(-1, 2)
+    cells = round(1.0 / CELL) + 2
+    at = np.floor((ground - seen - corner[number]) / (CELL * side[number, None])).astype(np.int64)
+    at += 1
+    inside = ((at >= 0) & (at < cells)).all(axis=1)
+    column, row = at[inside].T
+    # One field above the other, each with a row and a column of zeros around which cells pool.
+    field = np.zeros((len(tiles), cells + 1, cells + 1), np.float32)
+    place = (number[inside] * (cells + 1) + row) * (cells + 1) + column
+    field += np.bincount(place, weight[inside], field.size).reshape(field.shape)
+    pooled = field.copy()
+    pooled[:, 1:] += field[:, :-1]
+    pooled[:, :, 1:] += pooled[:, :, :-1].copy()
+    return np.asarray(pooled.max(axis=(1, 2)), np.float64)
+
+
+def _mutual(
+    sight: Sight, tile: Tile
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    """Return the keypoints of a view (M,) and of a tile (M,) that are each other's nearest.
+
+    The third is what each pair's likeness counts in the vote, (M,).
     """
     ours, theirs = sight.features.descriptors, tile.features.descriptors
     if len(ours) == 0 or len(theirs) == 0:
-        return 0.0
+        nothing = np.zeros(0, np.intp)
+        return nothing, nothing, np.zeros(0, np.float32)
     cosine = ours @ theirs.T
     best = cosine.argmax(axis=1)
     value = cosine[np.arange(len(ours)), best]
     query = np.flatnonzero(value == cosine.max(axis=0)[best])
-    ground = ground_points(tile, tile.features.keypoints[best[query]])
-    cell = CELL * max(tile.width, tile.height) * tile.gsd
-    corner = np.array([tile.east, tile.north - tile.height * tile.gsd])
-    seen = sight.plane[query].view(np.float64).reshape(-1, 2)
-    at = np.floor((ground - seen - corner) / cell).astype(np.int64) + 1
-    cells = round(1.0 / CELL) + 2
-    inside = ((at >= 0) & (at < cells)).all(axis=1)
-    weight = np.exp(VOTE_SHARPNESS * (value[query][inside] - 1.0))
-    column, row = at[inside].T
-    counted = np.bincount(row * cells + column, weight, cells * cells)
-    votes = counted.astype(np.float32).reshape(cells, cells)
-    pooled = cv2.boxFilter(votes, -1, (2, 2), normalize=False, borderType=cv2.BORDER_CONSTANT)
-    return float(pooled.max())
+    weight = np.exp(VOTE_SHARPNESS * (value[query] - 1.0))
+    return query, best[query], np.asarray(weight, np.float32)
 
 
 def shortlist(
@@ -123,9 +157,9 @@ def shortlist(
         most: pairs.
         voters: what votes side by side; None votes one after the other.
     """
+    tiles = list(tiles)
     pairs = [(sight, tile) for tile in tiles for sight in sights]
     if len(pairs) <= most:
         return pairs
-    each = voters.map if voters is not None else map
-    votes = np.array(list(each(lambda pair: vote(*pair), pairs)))
-    return [pairs[index] for index in np.argsort(-votes, kind="stable")[:most]]
+    voted = np.stack([votes(sight, tiles, voters) for sight in sights], axis=1).ravel()
+    return [pairs[index] for index in np.argsort(-voted, kind="stable")[:most]]

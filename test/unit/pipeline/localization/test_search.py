@@ -206,7 +206,7 @@ class TestCandidates:
     def test_no_features_no_vote(self, world):
         empty = features(np.zeros((0, 2)), np.zeros((0, 32)))
         sight = dataclasses.replace(world.sight(0j), features=empty, plane=np.zeros(0, complex))
-        assert candidates.vote(sight, world.tiles[0]) == 0.0
+        assert candidates.votes(sight, world.tiles[:2]).tolist() == [0.0, 0.0]
 
 
 class _Source:
