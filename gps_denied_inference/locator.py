@@ -88,6 +88,7 @@ class Locator:
                 "prepare the map again"
             )
         matcher = networks.matcher(settings.localization_matcher, info.max_keypoints, PAIRS_AT_ONCE)
+        self.store.preload()
         size = (info.tile_px, info.tile_px)
         search = Search(map_sigma=settings.map_sigma)
         self._localizer = FrameLocalizer(

@@ -27,6 +27,7 @@ from gps_denied_inference.maps.tiles import MapInfo, Place, StoredTile
 from gps_denied_inference.pipeline.features import Features, FloatArray
 
 CACHED_TILES = 64
+"""Tiles with their features that are kept."""
 
 
 class MapStore:
@@ -142,6 +143,15 @@ class MapStore:
             place.id, place.level, place.row, place.column, place.east, place.north, place.gsd,
             place.size, place.size, features, descriptor,
         )  # fmt: skip
+
+    def preload(self) -> None:
+        """Load as many tiles as are kept: so much memory a search will take sooner or later.
+
+        Raises:
+            MapError: one of them is damaged.
+        """
+        for id in list(self._places)[:CACHED_TILES]:
+            self.load(id)
 
     def verify(self) -> Iterator[int]:
         """Check every tile and the whole; yield each tile's id once it is checked.

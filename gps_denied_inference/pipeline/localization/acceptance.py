@@ -6,8 +6,8 @@ measure: repeated fields, roofs and roads agree with a wrong place far better th
 
 from __future__ import annotations
 
-import functools
 import math
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +21,9 @@ from gps_denied_inference.pipeline.localization.placing import (
     Place,
     nearest_each,
 )
+
+_KNOWN: weakref.WeakKeyDictionary[Place, float] = weakref.WeakKeyDictionary()
+"""Confidence of places that are still looked at. A place holds its frame's view and features."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +102,15 @@ def confidence(place: Place, searched: int) -> float:
     return _alone(place) - math.log10(max(searched, 1))
 
 
-@functools.lru_cache(maxsize=8)  # asked for several times while one frame is searched
 def _alone(place: Place) -> float:
     """Return the confidence of a place that was the only one searched."""
+    known = _KNOWN.get(place)  # asked for several times while one frame is searched
+    if known is None:
+        known = _KNOWN[place] = _measured(place)
+    return known
+
+
+def _measured(place: Place) -> float:
     view = place.sight.view
     indices, ground = place.pairs.indices, place.pairs.ground
     residuals = np.abs(place.similarity(place.sight.plane[indices]) - ground)

@@ -56,6 +56,17 @@ class Sight:
         offset = (np.asarray(features.keypoints, np.float64) - view.axis) * view.gsd
         return cls(view, features, offset[:, 0] - 1j * offset[:, 1], height, heading, bounds)
 
+    @functools.cached_property
+    def covered(self) -> Complex:
+        """A grid of points of the view's plane, m, that the frame covers."""
+        inside = self.view.inside
+        rows, columns = np.mgrid[0 : inside.shape[0] : 32, 0 : inside.shape[1] : 32]
+        rows, columns = rows.ravel(), columns.ravel()
+        keep = inside[rows, columns] > 0
+        axis, gsd = self.view.axis, self.view.gsd
+        plane = (columns[keep] - axis[0]) * gsd - 1j * (rows[keep] - axis[1]) * gsd
+        return np.asarray(plane, np.complex128)
+
 
 @dataclass(frozen=True, eq=False)
 class Pairing:
@@ -192,7 +203,7 @@ def _gather(seed: Pairing, pairings: Iterable[Pairing]) -> Place:
     assert seed.agreement is not None
     sight = seed.sight
     threshold = THRESHOLD_PX * seed.tile.gsd
-    covered = _covered(sight)
+    covered = sight.covered
     similarity = seed.agreement.similarity
     near = [p for p in pairings if p is seed or _overlap(covered, similarity, p.tile) > 0.1]
     indices = np.concatenate([p.indices for p in near])
@@ -228,21 +239,9 @@ def nearest_each(
     return np.asarray(rows[np.sort(first)], np.int64)
 
 
-@functools.lru_cache(maxsize=8)  # asked for several times while one frame is searched
-def _covered(sight: Sight) -> Complex:
-    """Return a grid of points of the view's plane, m, that the frame covers."""
-    inside = sight.view.inside
-    rows, columns = np.mgrid[0 : inside.shape[0] : 32, 0 : inside.shape[1] : 32]
-    rows, columns = rows.ravel(), columns.ravel()
-    keep = inside[rows, columns] > 0
-    axis, gsd = sight.view.axis, sight.view.gsd
-    plane = (columns[keep] - axis[0]) * gsd - 1j * (rows[keep] - axis[1]) * gsd
-    return np.asarray(plane, np.complex128)
-
-
 def uncovered(place: Place, tile: Tile) -> bool:
     """Tell whether the frame, lying at this place, hardly shows a tile."""
-    return _overlap(_covered(place.sight), place.similarity, tile) < 0.3
+    return _overlap(place.sight.covered, place.similarity, tile) < 0.3
 
 
 def _overlap(covered: Complex, similarity: Similarity, tile: Tile) -> float:
