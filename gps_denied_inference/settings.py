@@ -25,6 +25,7 @@ CloudLayout = Literal["vins_mono", "vins_fusion"]
 ImageTransport = Literal["raw", "compressed"]
 Reliability = Literal["reliable", "best_effort"]
 EnginePolicy = Literal["load_only", "build_if_needed"]
+SearchPriority = Literal["idle", "low"]
 RecoveryPolicy = Literal["restart", "exit", "off"]
 
 _SIDE: dict[str, Any] = {
@@ -231,7 +232,7 @@ class Settings(SettingsRules):
     )
     recovery: RecoveryPolicy = setting(
         "restart",
-        "After forward passes that hang or fail: 'restart' loads the engine anew, up to five "
+        "After forward passes that hang or fail: 'restart' loads the engine anew, up to seven "
         "times, and ends the process with exit code 75 where that cannot help (a GPU that hangs); "
         "'exit' ends it at once, for respawn; 'off' only reports.",
         dynamic=True,
@@ -273,6 +274,12 @@ class Settings(SettingsRules):
         1,
         "CPU threads of the search on the map, 0 = the runtime's default.",
         **_THREADS,
+    )
+    localization_priority: SearchPriority = setting(
+        "idle",
+        "Of the search on the map: 'idle' takes what processors have to spare, and no more, so "
+        "that frames lose nothing; 'low' (niceness 10) goes on where other programs leave nothing, "
+        "at the frames' cost. Linux; elsewhere both are low.",
     )
     prior_timeout: float = setting(
         1.0,

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,10 +42,12 @@ from gps_denied_inference.runtimes.contract import Progress
 from gps_denied_inference.runtimes.memory import give_back_freed
 from gps_denied_inference.runtimes.serial_thread import SerialThread
 from gps_denied_inference.session import FrameResult
-from gps_denied_inference.settings import Settings
+from gps_denied_inference.settings import SearchPriority, Settings
 
 NICENESS = 10
-"""Of the searching thread: what computes features and tracks goes first."""
+"""Of the search: what computes features and tracks goes first."""
+STARVED = 5.0
+"""s that a search waits for a processor, from which it is told."""
 MOST_TRACKS = 400
 """Tracks of a frame that tell its motion at most."""
 MEMORY_PERIOD = 10.0
@@ -93,6 +96,7 @@ class Localization:
         self._frames = self._fixes = 0
         self._logged: dict[str, float] = {}
         try:
+            self._thread.call(_yield_to_frames, "low")  # threads of its engines do as it does
             self._locator = self._thread.submit(Locator, settings, progress).result()
             self._publishers = LocalizationPublishers(node, settings)
             self._priors = Priors(node, settings, self._locator.info)
@@ -196,14 +200,14 @@ class Localization:
         self._node.has_hung = True
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        _yield_to_frames(self._settings.localization_priority)
         given_back = time.monotonic()
         while (frame := self._slot.take()) is not None:
             self._searched = frame
             if time.monotonic() - given_back >= MEMORY_PERIOD:
                 give_back_freed()
                 given_back = time.monotonic()
+            waited = _waited()
             try:
                 self._search(frame)
             except GpsDeniedInferenceError as error:
@@ -211,7 +215,15 @@ class Localization:
             except BaseException as error:  # noqa: BLE001 - the next frame is another
                 self._report_failure(frame, "internal_error", described(error))
                 self._logger.debug(traced(error))
+            self._tell_of_starving(_waited() - waited)
         self._searched = None
+
+    def _tell_of_starving(self, waited: float) -> None:
+        if waited >= STARVED and self._may_log("starved"):
+            self._logger.warning(
+                f"a search on the map waited {waited:.0f} s for a processor: other programs leave "
+                "it none; give it one, or set localization_priority to 'low'"
+            )
 
     def _search(self, frame: _Frame) -> None:
         with self._lock:
@@ -334,6 +346,24 @@ class Localization:
         publishers, self._publishers = self._publishers, None
         if publishers is not None:
             publishers.destroy()
+
+
+def _yield_to_frames(priority: SearchPriority) -> None:
+    """Lower the priority of this thread, and of those that it begins from now on."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        if priority == "idle":
+            # Not by niceness alone: a thread that wakes up takes an idle one's processor at once.
+            os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
+
+
+def _waited() -> float:
+    """Return the s that this thread was ready to run and had no processor; 0 where none tells."""
+    try:
+        folder = f"/proc/self/task/{threading.get_native_id()}"
+        return int(Path(folder, "schedstat").read_text("ascii").split()[1]) * 1e-9
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 def _seen(result: FrameResult, stamp_ns: int, camera: CameraModel) -> Seen:

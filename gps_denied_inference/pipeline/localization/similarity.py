@@ -20,6 +20,8 @@ SAMPLES = 600
 """Pairs of pairs tried: with one right pair in ten, both of a sample are right six times."""
 POLISHED = 5
 """Best samples that are fitted to their inliers."""
+NEARLY_ALL = 0.9
+"""Share of the pairs with which a similarity needs no samples: no other can have more."""
 IN_CACHE = 8_192
 """Residuals that are computed at a time."""
 
@@ -113,6 +115,9 @@ def search(
     count = len(z)
     if count < 2:
         return None
+    nearly_all = _of_all(z, w, threshold, bounds)
+    if nearly_all is not None and nearly_all.count >= NEARLY_ALL * count:
+        return nearly_all
     random = np.random.default_rng(seed)
     if count * (count - 1) // 2 <= SAMPLES:
         first, second = np.triu_indices(count, 1)
@@ -141,6 +146,15 @@ def search(
         ):
             best = found
     return best
+
+
+def _of_all(z: Complex, w: Complex, threshold: float, bounds: Bounds) -> Agreement | None:
+    """Return what most pairs agree with where few do not."""
+    start = fit(z, w)
+    if start is None or not bounds.holds(start.a):
+        return None
+    inliers = np.abs(start(z) - w) < threshold
+    return _polish(z, w, start, inliers, threshold, bounds) if inliers.any() else None
 
 
 def _costs(
