@@ -101,8 +101,8 @@ def main() -> int:
             kind, image = "elsewhere", grey(next(each))
         else:
             kind, image = next(others)
-        name = f"images/{index:03d}_{kind}.png"
-        cv2.imwrite(str(args.out / name), image)
+        name = f"{index:03d}_{kind}.png"
+        cv2.imwrite(str(args.out / "images" / name), image)
         rows.append({
             "frame": name, "stamp_s": f"{0.5 * index:.3f}",
             "agl_m": f"{HEIGHT * random.uniform(0.85, 1.15):.1f}",
