@@ -22,8 +22,6 @@ Points = npt.NDArray[np.float64]
 ITERATIONS = 12
 SETTLED_PX = 0.02
 """px of the tile: once no pair moves further in a step, the pose stays as it is."""
-ROUGHLY_SETTLED_PX = 0.2
-"""The same, of a pose that is only to tell which pairs agree with it."""
 CELLS = 4
 """Residuals in one cell of a CELLS x CELLS grid over the pairs share relief, shadows and the map's
 own distortion: the covariance takes each cell as one piece of evidence."""
@@ -218,7 +216,6 @@ def estimate(
     known: Known,
     gsd: float,
     threshold_px: float,
-    settled_px: float = SETTLED_PX,
 ) -> Estimate | None:
     """Find the pose that explains pairs and prior best.
 
@@ -229,7 +226,6 @@ def estimate(
         known: the prior.
         gsd: of the tiles, m/px.
         threshold_px: residual, px of the tile, beyond which a pair loses its say.
-        settled_px: px of the tile, see :data:`SETTLED_PX`.
 
     Returns:
         The estimate, or None where fewer than four pairs fit it.
@@ -254,7 +250,7 @@ def estimate(
         gradient = weighted @ here.ravel() + prior_slope.T @ known.residuals(pose)
         step = -np.linalg.solve(information + 1e-9 * np.diag(np.diag(information)), gradient)
         pose = pose.moved(step)
-        if np.abs(slopes @ step).max() < settled_px:
+        if np.abs(slopes @ step).max() < SETTLED_PX:
             break
     here, slopes = deviations(pose)
     prior_slope = known.slopes(pose)

@@ -16,13 +16,7 @@ from gps_denied_inference.pipeline.localization.acceptance import (
 from gps_denied_inference.pipeline.localization.fix import FrameFix
 from gps_denied_inference.pipeline.localization.placing import THRESHOLD_PX, Place, nearest_each
 from gps_denied_inference.pipeline.localization.plan import Plan
-from gps_denied_inference.pipeline.localization.pose import (
-    ROUGHLY_SETTLED_PX,
-    SETTLED_PX,
-    Estimate,
-    Pose,
-    estimate,
-)
+from gps_denied_inference.pipeline.localization.pose import Estimate, Pose, estimate
 from gps_denied_inference.pipeline.localization.prior import MOST_TILT, Prior
 
 REFINED_PX = 0.75 * THRESHOLD_PX
@@ -80,9 +74,8 @@ def _solve(
     rays = sight.view.rays(sight.features.keypoints)
     start, indices, ground = _start(place, todo), place.indices, place.ground
     found: Estimate | None = None
-    for left in reversed(range(rounds)):
-        settled = ROUGHLY_SETTLED_PX if left else SETTLED_PX
-        found = estimate(rays[indices], ground, start, known, place.gsd, REFINED_PX, settled)
+    for _ in range(rounds):
+        found = estimate(rays[indices], ground, start, known, place.gsd, REFINED_PX)
         if found is None or found.pose.gravity[2] < math.cos(MOST_TILT):
             return None
         rows = _agreeing(place, rays, found.pose)
