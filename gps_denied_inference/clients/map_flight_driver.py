@@ -65,7 +65,10 @@ def fly_over_map(
         ConfigurationError: the node refused to configure.
         InferenceError: the node could not be driven, or ended by itself.
     """
-    chosen = {**parameters, "task": "localize", "map_file": map_file, "fix_rate": FIX_RATE}
+    chosen = {
+        **parameters, "task": "localize", "map_file": map_file, "fix_rate": FIX_RATE,
+        "localization_priority": "low",  # this flight waits for its searches
+    }  # fmt: skip
     with isolated_node() as (node, executor):
         return _Driver(node, executor, flight, report).run(chosen, log)
 

@@ -220,9 +220,11 @@ class Localization:
 
     def _tell_of_starving(self, waited: float) -> None:
         if waited >= STARVED and self._may_log("starved"):
+            idle = self._settings.localization_priority == "idle"
+            or_else = ", or set localization_priority to 'low'" if idle else ""
             self._logger.warning(
                 f"a search on the map waited {waited:.0f} s for a processor: other programs leave "
-                "it none; give it one, or set localization_priority to 'low'"
+                f"it none; give it one{or_else}"
             )
 
     def _search(self, frame: _Frame) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -79,6 +82,58 @@ def test_a_flight_is_found_and_followed_without_any_position_prior(tmp_path: Pat
         assert driver.shutdown()
         assert process.wait_for_exit(10) == 0, process.output
         assert "Traceback" not in process.output
+
+
+def run_time(pid: int, thread: int) -> float:
+    """Return the s that a thread has been on a processor."""
+    return int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[0]) * 1e-9
+
+
+HOG = "import os\nos.sched_setaffinity(0, {int(os.environ['ONE'])})\nwhile True: pass"
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="Linux's scheduler")
+@pytest.mark.parametrize("priority", ["idle", "low"])
+def test_a_search_takes_what_its_priority_says(tmp_path: Path, priority: str) -> None:
+    """One processor, which other programs want as well: an idle search waits, a low one goes on."""
+    one = min(os.sched_getaffinity(0))
+    with localizing(tmp_path, localization_priority=priority) as (process, heard):
+        driver, pid = heard.driver, process.process.pid
+        assert driver.configure(300.0), process.output
+        assert driver.activate()
+        heard.step()
+        threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+        idle = [t for t in threads if os.sched_getscheduler(t) == os.SCHED_IDLE]
+        nice = [t for t in threads if os.getpriority(os.PRIO_PROCESS, t) == 10]
+        assert len(nice) == 1
+        assert idle == (nice if priority == "idle" else [])
+        for thread in threads:
+            os.sched_setaffinity(thread, {one})
+        hogs = [
+            subprocess.Popen([sys.executable, "-c", HOG], env={**os.environ, "ONE": str(one)})
+            for _ in range(2)
+        ]
+        try:
+            answered, searched = len(driver.features), len(heard.status)
+            begin, ran = time.monotonic(), run_time(pid, nice[0])
+            while time.monotonic() < begin + 8.0:
+                heard.publish()
+                time.sleep(0.2)
+            share = (run_time(pid, nice[0]) - ran) / (time.monotonic() - begin)
+            print(f"{priority}: {share:.4f} of the processor")
+            assert share < 0.005 if priority == "idle" else share > 0.01
+            assert len(driver.features) > answered + 10
+        finally:
+            for hog in hogs:
+                hog.kill()
+                hog.wait()
+        driver.wait_until(lambda: len(heard.status) > searched, "a search", 30.0)
+        if priority == "idle":
+            assert "s for a processor: other programs leave it none" in process.output
+        assert driver.shutdown()
+        assert process.wait_for_exit(10) == 0, process.output
 
 
 @pytest.mark.slow

@@ -70,6 +70,7 @@ def test_random_transitions_of_node_and_link_under_fire(tmp_path: Path) -> None:
         "engine_cache_directory": str(tmp_path / "engines"),
     }  # fmt: skip
     parameters = {**common, "task": "localize", "map_file": str(fake_map(tmp_path, common)),
+                  "localization_priority": "low",  # other tests run beside this one
                   "thermal_source": "none", "fix_rate": 5.0}  # fmt: skip
     pictures = tmp_path / "pictures.npy"
     frames = textured_frames(128, 128)
