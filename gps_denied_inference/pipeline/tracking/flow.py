@@ -20,13 +20,13 @@ WINDOW = 15
 LEVELS = 2
 """Further halvings in which to look for points of which nothing is known."""
 
-SMOOTHED = 0.5
+SMOOTHED = 0.8
 """px, by which an image is smoothed before patches are sampled from it."""
 
 MOST_FOR_MOTION = 200
 """Points whose flow tells the frame's motion. The field they give places all others."""
 
-_KERNEL = cv2.getGaussianKernel(3, SMOOTHED, cv2.CV_32F)
+_KERNEL = cv2.getGaussianKernel(5, SMOOTHED, cv2.CV_32F)
 
 _STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from gps_denied_inference.pipeline.features import FloatArray
 
-WINDOW = 13
+WINDOW = 17
 """px, side of the patch."""
 
 LIKENESS = 0.7
@@ -48,6 +48,8 @@ MOST_SCALED = 1.5
 Rows = npt.NDArray[np.integer] | slice
 
 _HALF = WINDOW // 2
+APART = 2
+"""px between samples of a patch, across and down."""
 
 
 def _grid(half: int) -> npt.NDArray[np.intp]:
@@ -56,8 +58,8 @@ def _grid(half: int) -> npt.NDArray[np.intp]:
     return np.stack([g.ravel() for g in np.meshgrid(axis, axis)])
 
 
-# Every second pixel, as on a chessboard: whole px apart, all are interpolated alike.
-_SAMPLES = _grid(_HALF)[:, ::2]
+# Whole px apart, all are interpolated alike.
+_SAMPLES = APART * _grid(_HALF // APART)
 _PIXELS = _SAMPLES.shape[1]
 _ONES = np.ones(_PIXELS, np.float32)
 _GRID = np.concatenate([_SAMPLES.astype(np.float32), _ONES[None]])
