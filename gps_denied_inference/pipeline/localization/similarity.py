@@ -135,12 +135,11 @@ def search(
     b = w[first] - a * z[first]
     cost = _costs(a, b, z, w, threshold)
     best: Agreement | None = None
+    seen: set[bytes] = set()
     for index in np.argsort(cost)[:POLISHED]:
         similarity = Similarity(a[index], b[index])
         inliers = np.abs(similarity(z) - w) < threshold
-        if best is not None and np.array_equal(inliers, best.inliers):
-            continue
-        found = _polish(z, w, similarity, inliers, threshold, bounds)
+        found = _polish(z, w, similarity, inliers, threshold, bounds, seen)
         if found is not None and (
             best is None or (found.count, -found.rms) > (best.count, -best.rms)
         ):
@@ -199,11 +198,25 @@ def fit(z: Complex, w: Complex) -> Similarity | None:
 
 
 def _polish(
-    z: Complex, w: Complex, start: Similarity, inliers: Mask, threshold: float, bounds: Bounds
+    z: Complex,
+    w: Complex,
+    start: Similarity,
+    inliers: Mask,
+    threshold: float,
+    bounds: Bounds,
+    seen: set[bytes] | None = None,
 ) -> Agreement | None:
-    """Fit to the inliers until they stay the same."""
-    similarity = start
+    """Fit to the inliers until they stay the same.
+
+    Args:
+        seen: sets of inliers that were fitted to before, added to: from the same inliers comes the
+            same agreement, and None is returned.
+    """
+    similarity, seen = start, set() if seen is None else seen
     for _ in range(5):
+        if (key := inliers.tobytes()) in seen:
+            return None
+        seen.add(key)
         fitted = fit(z[inliers], w[inliers])
         if fitted is None or not bounds.holds(fitted.a):
             break
