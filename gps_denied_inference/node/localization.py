@@ -41,6 +41,7 @@ from gps_denied_inference.pipeline.slot import NewestSlot
 from gps_denied_inference.runtimes.contract import Progress
 from gps_denied_inference.runtimes.memory import give_back_freed
 from gps_denied_inference.runtimes.serial_thread import SerialThread
+from gps_denied_inference.runtimes.stopwatch import scheduled
 from gps_denied_inference.session import FrameResult
 from gps_denied_inference.settings import SearchPriority, Settings
 
@@ -48,6 +49,8 @@ NICENESS = 10
 """Of the search: what computes features and tracks goes first."""
 STARVED = 5.0
 """s that a search waits for a processor, from which it is told."""
+PATIENCE = 1.0
+"""s that ``stop`` waits for a search that gets no processor; then it may end by itself."""
 MOST_TRACKS = 400
 """Tracks of a frame that tell its motion at most."""
 MEMORY_PERIOD = 10.0
@@ -87,6 +90,7 @@ class Localization:
         self._slot: NewestSlot[_Frame] = NewestSlot()
         self._searched: _Frame | None = None
         self._ended: Future[None] | None = None
+        self._left = threading.Event()
         self._limiter = RateLimiter()
         self._lock = threading.Lock()
         self._course: Course | None = None
@@ -156,7 +160,8 @@ class Localization:
         with self._lock:
             self._course = None  # a flight does not outlive a pause
         self._was_located = False
-        self._ended = self._thread.submit(self._run)
+        self._left = threading.Event()
+        self._ended = self._thread.submit(self._run, self._left)
 
     @property
     def running_since(self) -> float | None:
@@ -170,7 +175,7 @@ class Localization:
         return self._thread.native_id
 
     def stop(self, hung: Callable[[float], bool]) -> None:
-        """Search no more; returns once the frame in work is done.
+        """Search no more; returns once the frame in work is done, or gets no processor.
 
         Args:
             hung: told for how many seconds this waits; True: the forward pass will not come back.
@@ -180,11 +185,16 @@ class Localization:
         """
         self._slot.close()
         ended, self._ended = self._ended, None
-        begin = time.monotonic()
+        begin, (_, ran) = time.monotonic(), scheduled(self.thread_id)
         while ended is not None and not wait([ended], POLL_PERIOD).done:
-            if hung(time.monotonic() - begin):
+            waited, (runnable, runs) = time.monotonic() - begin, scheduled(self.thread_id)
+            if hung(waited):
                 self._leave()
                 raise InferenceHungError("a search on the map does not come back")
+            if runnable and waited - (runs - ran) >= PATIENCE:
+                self._left.set()  # nobody wants its result; it ends once it gets a processor
+                self._node.has_hung = True  # and the process does not wait for that
+                return
         if ended is not None:
             ended.result()
 
@@ -192,14 +202,14 @@ class Localization:
         """Leave thread and engines to a search that hangs; if it ever ends, both go."""
         if self._searched is not None:
             line = "a forward pass does not come back"
-            self._report_failure(self._searched, "search_hung", line)
+            self._report_failure(self._searched, "search_hung", line, self._left)
         locator, self._locator = self._locator, None
         if locator is not None:
             self._thread.submit(locator.close)
         self._thread.close(wait=False)
         self._node.has_hung = True
 
-    def _run(self) -> None:
+    def _run(self, left: threading.Event) -> None:
         _yield_to_frames(self._settings.localization_priority)
         given_back = time.monotonic()
         while (frame := self._slot.take()) is not None:
@@ -209,12 +219,14 @@ class Localization:
                 given_back = time.monotonic()
             waited = _waited()
             try:
-                self._search(frame)
+                self._search(frame, left)
             except GpsDeniedInferenceError as error:
-                self._report_failure(frame, type(error).__name__, str(error))
+                self._report_failure(frame, type(error).__name__, str(error), left)
             except BaseException as error:  # noqa: BLE001 - the next frame is another
-                self._report_failure(frame, "internal_error", described(error))
+                self._report_failure(frame, "internal_error", described(error), left)
                 self._logger.debug(traced(error))
+            if left.is_set():
+                break
             self._tell_of_starving(_waited() - waited)
         self._searched = None
 
@@ -227,7 +239,7 @@ class Localization:
                 f"it none; give it one{or_else}"
             )
 
-    def _search(self, frame: _Frame) -> None:
+    def _search(self, frame: _Frame, left: threading.Event) -> None:
         with self._lock:
             course = self._course
         locator, priors, publishers = self._locator, self._priors, self._publishers
@@ -236,7 +248,7 @@ class Localization:
         base = priors.at(frame.stamp_ns)
         prior = course.search_from(frame.stamp_ns, base)
         attempt = locator.locate(frame.image, prior, frame.camera)
-        if self._locator is not locator:
+        if self._locator is not locator or left.is_set():
             return  # nobody waits for it any more
         estimate = course.found(attempt)
         self._frames += 1
@@ -287,8 +299,8 @@ class Localization:
             map_sha256=store.sha256,
         )
 
-    def _report_failure(self, frame: _Frame, kind: str, line: str) -> None:
-        if self._locator is None:
+    def _report_failure(self, frame: _Frame, kind: str, line: str, left: threading.Event) -> None:
+        if self._locator is None or left.is_set():
             return  # left: nobody waits for it any more
         self._frames += 1
         if self._may_log(kind):
@@ -340,8 +352,10 @@ class Localization:
         """Give everything back; nothing is searched any more (see :meth:`stop`)."""
         locator, self._locator = self._locator, None
         if locator is not None:
-            self._thread.submit(locator.close).result()
-        self._thread.close(wait=locator is not None)
+            closed = self._thread.submit(locator.close)
+            if not self._left.is_set():
+                closed.result()
+        self._thread.close(wait=locator is not None and not self._left.is_set())
         priors, self._priors = self._priors, None
         if priors is not None:
             priors.destroy()

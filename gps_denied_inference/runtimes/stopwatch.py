@@ -32,7 +32,7 @@ class Stopwatch:
 
     def __init__(self, engines: Engines, thread: int) -> None:
         self._engines = engines
-        self._folder = Path("/proc/self/task", str(thread))
+        self._thread = thread
         self._running: float | None = None
         self._seconds = 0.0
         self._last, (_, self._ran) = time.monotonic(), self._scheduled()
@@ -51,10 +51,15 @@ class Stopwatch:
         return self._seconds
 
     def _scheduled(self) -> tuple[bool, float]:
-        """Return whether the thread could run, and for how long it has run, s."""
-        try:
-            state = (self._folder / "stat").read_text("ascii", "replace").rpartition(")")[2].split()
-            ran = int((self._folder / "schedstat").read_text("ascii").split()[0])
-        except (OSError, ValueError, IndexError):
-            return False, 0.0  # no kernel says: the clock alone
-        return state[0] == "R", ran * 1e-9
+        return scheduled(self._thread)
+
+
+def scheduled(thread: int) -> tuple[bool, float]:
+    """Return whether a thread, by its native id, could run, and for how long it has run, s."""
+    folder = Path("/proc/self/task", str(thread))
+    try:
+        state = (folder / "stat").read_text("ascii", "replace").rpartition(")")[2].split()
+        ran = int((folder / "schedstat").read_text("ascii").split()[0])
+    except (OSError, ValueError, IndexError):
+        return False, 0.0  # no kernel says: the clock alone
+    return state[0] == "R", ran * 1e-9
