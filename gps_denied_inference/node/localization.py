@@ -47,7 +47,7 @@ from gps_denied_inference.settings import SearchPriority, Settings
 
 NICENESS = 10
 """Of the search: what computes features and tracks goes first."""
-STARVED = 5.0
+STARVED = 3.0
 """s that a search waits for a processor, from which it is told."""
 PATIENCE = 1.0
 """s that ``stop`` waits for a search that gets no processor; then it may end by itself."""

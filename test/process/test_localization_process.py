@@ -118,13 +118,13 @@ def test_a_search_takes_what_its_priority_says(tmp_path: Path, priority: str) ->
         try:
             answered, searched = len(driver.features), len(heard.status)
             begin, ran = time.monotonic(), run_time(pid, nice[0])
-            while time.monotonic() < begin + 8.0:
+            while time.monotonic() < begin + 4.0:
                 heard.publish()
                 time.sleep(0.2)
             share = (run_time(pid, nice[0]) - ran) / (time.monotonic() - begin)
             print(f"{priority}: {share:.4f} of the processor")
             assert share < 0.005 if priority == "idle" else share > 0.01
-            assert len(driver.features) > answered + 10
+            assert len(driver.features) > answered + 2
             if priority == "idle":
                 # Nobody waits for a search that gets no processor, and nothing is said of it.
                 begin = time.monotonic()
