@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import json
 import math
 import os
@@ -204,6 +205,10 @@ def write(report: Report, out: Path) -> tuple[dict[str, Any], list[str]]:
     broken = figures["broken"] = report.broken(figures)
     (out / "report.json").write_text(json.dumps(figures, indent=1) + "\n")
     report.picture(out / "soak.png")
+    with (out / "processes.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(("s", "process", "pid", "rss_mib", "threads", "files", "gpu_mib"))
+        table.writerows((round(row[0] - report.begin, 2), *row[1:]) for row in report.rows)
     return figures, broken
 
 

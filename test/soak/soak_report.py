@@ -24,6 +24,9 @@ LOOKED_AT = 12.0
 """s after a fault in which pauses are put down to it."""
 WARM_UP = 120.0
 """s of a process's life whose memory is not judged."""
+SATURATED = 600.0
+"""s of a process's life after which every kind of fault has come once: what memory gains from then
+on is told besides, and not judged."""
 LEAST_STEADY = 600.0
 """s after warm-up below which a slope is noise: it is printed, and not judged."""
 STEADY_AFTER = 3.0
@@ -52,10 +55,11 @@ class Struck:
     recovered: float
 
 
-def slope(rows: Sequence[Row], column: int) -> tuple[float, float, float]:
+def slope(rows: Sequence[Row], column: int, warm_up: float = WARM_UP) -> tuple[float, float, float]:
     """Return what a column gains a minute, its standard error, and the s that it is made of.
 
-    One slope over all lives of a process; each life has a level of its own.
+    One slope over all lives of a process; each life has a level of its own, and its first
+    ``warm_up`` s are left out.
     """
     lives: dict[int, list[tuple[float, float]]] = {}
     for row in rows:
@@ -65,7 +69,7 @@ def slope(rows: Sequence[Row], column: int) -> tuple[float, float, float]:
     kept = []
     for life in lives.values():
         points = np.array(life)
-        points = points[points[:, 0] >= points[0, 0] + WARM_UP]
+        points = points[points[:, 0] >= points[0, 0] + warm_up]
         if len(points) < 10:
             continue
         centred = points - points.mean(axis=0)
@@ -139,9 +143,12 @@ class Report:
             rows = [row for row in self.rows if row[1] == name]
             judged = steady(rows, self.periods) if name == "node" else rows
             gain, error, seconds = slope(judged, 3)
+            later, later_error, later_seconds = slope(judged, 3, SATURATED)
             memory[name] = {
                 "lives": len({row[2] for row in rows}),
                 "rss_mib_per_min": gain, "standard_error": error, "steady_s": seconds,
+                "rss_mib_per_min_later": later, "standard_error_later": later_error,
+                "later_s": later_seconds,
                 "rss_max_mib": max(row[3] for row in rows),
                 "threads_max": max(row[4] for row in rows),
                 "threads_growth": growth(judged, 4) if judged else math.nan,
@@ -261,7 +268,10 @@ class Report:
             lines.append(
                 f"{name}: {held['lives']} lives, RSS at most {held['rss_max_mib']:.0f} MiB, "
                 f"{held['rss_mib_per_min']:+.3f} +- {held['standard_error']:.3f} MiB/min over "
-                f"{held['steady_s'] / 60:.1f} min after warm-up; threads at most "
+                f"{held['steady_s'] / 60:.1f} min after warm-up, "
+                f"{held['rss_mib_per_min_later']:+.3f} +- {held['standard_error_later']:.3f} from "
+                f"the {SATURATED / 60:.0f}th minute of a life on "
+                f"({held['later_s'] / 60:.1f} min); threads at most "
                 f"{held['threads_max']} ({held['threads_growth']:+g}), open files at most "
                 f"{held['files_max']} ({held['files_growth']:+g})"
                 + (f"; GPU at most {gpu:.0f} MiB" if gpu is not None else "")
