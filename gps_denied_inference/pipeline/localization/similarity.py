@@ -21,7 +21,7 @@ SAMPLES = 600
 POLISHED = 5
 """Best samples that are fitted to their inliers."""
 NEARLY_ALL = 0.9
-"""Share of the pairs with which a similarity needs no samples: no other can have more."""
+"""Share of the pairs with which a similarity needs no samples: no other can have many more."""
 IN_CACHE = 8_192
 """Residuals that are computed at a time."""
 

@@ -22,7 +22,7 @@ import pytest
 from gps_denied_inference.errors import InvalidParameterError, MapError, StorageError
 from gps_denied_inference.maps.codec import encode
 from gps_denied_inference.maps.descriptor import DIM, GlobalDescriptor
-from gps_denied_inference.maps.store import MapStore
+from gps_denied_inference.maps.store import CACHED_TILES, MapStore
 from gps_denied_inference.maps.tiles import MapInfo, grid
 from gps_denied_inference.maps.writer import MapWriter
 from gps_denied_inference.pipeline.features import Features
@@ -320,6 +320,18 @@ def test_what_a_map_says_of_itself_survives_json() -> None:
     for wrong in ({"levels": ()}, {"levels": (0.6, 0.3)}, {"tile_px": 100}, {"overlap": 0.9}):
         with pytest.raises(InvalidParameterError):
             dataclasses.replace(INFO, **wrong)
+
+
+def test_tiles_are_loaded_before_they_are_asked_for(finished: Path) -> None:
+    store = MapStore(finished)
+    store.preload()
+    loaded = store.load.cache_info()
+    assert loaded.currsize == min(store.tile_count, CACHED_TILES)
+    ids, _ = store.centres(0)
+    store.load(int(ids[0]))
+    assert store.load.cache_info().hits == loaded.hits + 1
+    store.close()
+    assert store.load.cache_info().currsize == 0
 
 
 def test_a_map_that_was_closed_is_not_kept(tmp_path: Path) -> None:

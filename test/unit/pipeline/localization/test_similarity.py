@@ -41,6 +41,20 @@ def test_it_is_found_among_three_times_as_many_wrong_pairs(scale, turn, seed):
     assert abs(found.similarity.b - truth.b) < 2.0
 
 
+@given(scale=scales, turn=turns, seed=seeds, wrong=st.integers(0, 12))
+def test_a_few_wrong_pairs_take_none_of_the_right_ones_away(scale, turn, seed, wrong):
+    truth = Similarity(scale * cmath.exp(1j * turn), complex(300.0, -70.0))
+    z = plane(100, seed)
+    w = truth(z) + np.random.default_rng(seed).normal(0.0, 0.3, 100)
+    w[:wrong] += plane(wrong, seed + 1, 60.0) + 30.0
+    found = search(z, w, 2.0, WIDE)
+    assert found is not None
+    assert found.inliers[wrong:].all()
+    assert np.count_nonzero(found.inliers[:wrong]) <= 2
+    assert abs(found.similarity.b - truth.b) < 0.5
+    assert WIDE.holds(found.similarity.a)
+
+
 @given(scale=scales, turn=turns, seed=seeds)
 def test_a_mirror_is_never_agreed_with(scale, turn, seed):
     z = plane(60, seed)
