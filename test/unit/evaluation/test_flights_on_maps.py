@@ -10,6 +10,8 @@ import pytest
 from gps_denied_inference.cli.main import main
 
 LONG = bool(os.environ.get("GDI_LONG_TESTS"))
+pytestmark = pytest.mark.timeout(1800 if LONG else 300)
+"""s; the whole map is prepared first, and every frame searched on two cores."""
 
 
 def prepared(shared_data, tmp_path_factory, name, *options):
